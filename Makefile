@@ -1,0 +1,93 @@
+# `make` lists the targets. Each works in a fresh clone: the environment is made when needed.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+PORT ?= 8000
+# What pip installs as PyTorch. What was asked for once is kept until something else is.
+INSTALLED_TORCH := $(shell cat .venv/.torch 2>/dev/null)
+TORCH ?= $(or $(INSTALLED_TORCH),torch==2.13.0)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
+READY := .venv/.ready
+LAB := .venv/.lab
+
+# The key of the execution cache and the strictness of the build are the same everywhere.
+BUILD := $(BIN)/jupyter-book build . -n -W --keep-going
+NBMAKE := $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=300
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "variables: PYTHON=$(PYTHON)  TORCH='$(TORCH)'  PORT=$(PORT)"
+
+.PHONY: env
+env: $(READY) ## make .venv with everything that builds and tests the book
+
+.PHONY: book
+book: $(READY) ## execute the notebooks and build the HTML
+	@$(BUILD) || { echo "The book was not built: see the first WARNING or ERROR above." >&2; exit 1; }
+	@echo "Open file://$(CURDIR)/_build/html/index.html, or run make serve"
+
+.PHONY: serve
+serve: ## show the built book on the loopback address
+	@test -f _build/html/index.html || { echo "There is no book yet: make book" >&2; exit 1; }
+	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+.PHONY: test
+test: lint notebooks ## everything that CI holds; each notebook is executed once
+	$(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests
+
+.PHONY: lint
+lint: $(READY) ## style and spelling
+	$(BIN)/ruff check
+	$(BIN)/codespell
+
+.PHONY: notebooks
+notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed
+	@$(BIN)/python tools/notebooks.py write
+
+.PHONY: lab
+lab: $(LAB) ## open the chapters as notebooks in JupyterLab
+	@$(BIN)/jupyter lab book
+
+.PHONY: paper
+paper: notebooks ## execute at the papers' scale and record the results in book/_recorded (hours)
+	LOP_SCALE=paper $(NBMAKE) --nbmake-timeout=86400 build/nb
+
+.PHONY: derived
+derived: $(READY) ## write what repeats the repository's address, and the README's picture
+	@$(BIN)/python tools/derived.py
+
+.PHONY: clean
+clean: ## remove everything that was built, but not .venv
+	rm -rf _build build .pytest_cache .ruff_cache *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv .venv
+
+# Another torch than the one that is there: install again.
+ifneq ($(TORCH),$(INSTALLED_TORCH))
+.PHONY: $(READY)
+endif
+
+$(READY): constraints.txt pyproject.toml | $(BIN)/python
+	@echo "Installing $(TORCH)"
+	@$(PIP) $(TORCH)
+	@echo "Installing what builds and tests the book"
+	@$(PIP) -c constraints.txt -e '.[book,test]'
+	@echo '$(TORCH)' > .venv/.torch
+	@touch $@
+
+$(LAB): $(READY)
+	@echo "Installing JupyterLab"
+	@$(PIP) -c constraints.txt -e '.[lab]'
+	@# chapters open as notebooks; the setting goes into .venv, not into the user's home
+	@$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json \
+	  set-default-viewer
+	@touch $@

@@ -1,0 +1,319 @@
+"""What only Sphinx can do for this book; everything else is plain MyST.
+
+* **Nothing stale.** The execution cache of myst-nb knows a notebook by its text alone, so it
+  would reuse outputs after an edit of the library. :func:`code_key` sums up what the outputs
+  depend on besides, and the cache gets a folder for each key. myst-nb registers the path of
+  the cache as a value of the environment, so a new key makes Sphinx read every page again.
+* **Nothing forgotten.** Sphinx does not repeat the warnings of a page that it need not read
+  again: a second build would pass where the first failed. :func:`forget_failure` prevents it.
+* **The Claims page.** A claim cell's output holds the record of one checked sentence.
+  :class:`ClaimCollector` reads them from the executed notebooks, and the ``claims`` directive
+  shows them all in tables.
+* **Nothing remote.** Jupyter Book loads sphinx-thebe, which puts an address of a third party
+  into every page, twice; :func:`drop_thebe` takes it out.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from jupyter_cache import get_cache
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from sphinx.environment.collectors import EnvironmentCollector
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+CLAIM_MIME = "application/vnd.lop.claim+json"
+FORMULA = re.compile(r"\$([^$]+)\$")
+LOGGER = logging.getLogger(__name__)
+
+
+# --- The execution cache -----------------------------------------------------------------
+
+
+def code_key(root):
+    """Sum up what the outputs depend on besides the text of the notebook."""
+    digest = hashlib.sha256()
+    digest.update(os.environ.get("LOP_SCALE", "book").encode())
+    digest.update(importlib.metadata.version("torch").encode())
+    files = [
+        *root.glob("lop_utils/**/*.py"),
+        *root.glob("book/_recorded/*.json"),
+        root / "constraints.txt",
+    ]
+    for path in sorted(files):
+        digest.update(b"\0" + path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_path(root, build):
+    """Return the folder of the execution cache that belongs to the present code."""
+    return Path(build) / ".jupyter_cache" / code_key(Path(root))
+
+
+def use_keyed_cache(app, config):
+    """Point myst-nb to the keyed cache, before it reads its configuration."""
+    path = cache_path(app.srcdir, Path(app.outdir).parent)
+    config.nb_execution_cache_path = str(path)
+    for old in path.parent.glob("*"):
+        if old != path:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def read_notebook(path, config=None):
+    """Read a MyST notebook as myst-nb does; None where the file is plain Markdown."""
+    text = Path(path).read_text(encoding="utf-8")
+    if not is_myst_markdown_notebook(text):
+        return None
+    return read_myst_markdown_notebook(text, config, add_source_map=True, path=path)
+
+
+def forget_failure(app, exception):
+    """Make the next build read every page again if this one failed or warned."""
+    if exception or app._warncount:
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+
+
+# --- Claims ------------------------------------------------------------------------------
+
+
+class claims_table(nodes.General, nodes.Element):
+    """Where the tables of claims go, once every page has been read."""
+
+
+class ClaimsDirective(SphinxDirective):
+    """``{claims}``: every claim of the book, chapter by chapter."""
+
+    def run(self):
+        """Leave a place; it holds an empty formula so that Sphinx loads MathJax on this page."""
+        claims_of(self.env)["pages"].add(self.env.docname)
+        return [claims_table("", nodes.math("", ""))]
+
+
+def claims_of(env):
+    """Return what the environment keeps: claims by page, pages with a table, state shown."""
+    if not hasattr(env, "lop_claims"):
+        env.lop_claims = {"found": {}, "pages": set(), "shown": None}
+    return env.lop_claims
+
+
+class ClaimCollector(EnvironmentCollector):
+    """Take the claims out of each page's executed notebook."""
+
+    def clear_doc(self, app, env, docname):
+        """Forget the claims of a page that is gone or about to be read."""
+        claims_of(env)["found"].pop(docname, None)
+        claims_of(env)["pages"].discard(docname)
+
+    def merge_other(self, app, env, docnames, other):
+        """Take over what a parallel reader found."""
+        for docname in docnames:
+            if found := claims_of(other)["found"].get(docname):
+                claims_of(env)["found"][docname] = found
+        claims_of(env)["pages"] |= claims_of(other)["pages"] & set(docnames)
+
+    def process_doc(self, app, doctree):
+        """Read the claims of one page and give each an anchor on it."""
+        env = app.env
+        notebook = executed_notebook(env)
+        if notebook is None:
+            return
+        lines = notebook.metadata["source_map"]
+        cells = {
+            node["cell_index"]: node
+            for node in doctree.findall(nodes.container)
+            if node.get("nb_element") == "cell_code"
+        }
+        for index, cell in enumerate(notebook.cells):
+            claims = [
+                output["data"][CLAIM_MIME]
+                for output in cell.get("outputs", [])
+                if CLAIM_MIME in output.get("data", {})
+            ]
+            if "claim" in cell.metadata.get("tags", []) and not claims:
+                LOGGER.warning(
+                    "this cell is tagged 'claim', but its output holds no claim",
+                    location=(env.docname, lines[index] + 1),
+                )
+            for claim in claims:
+                anchor = nodes.make_id(f"claim-{claim['id']}")
+                if index in cells:  # not where the cell was removed from the page
+                    cells[index]["ids"].append(anchor)
+                    typeset(cells[index])
+                record = {**claim, "anchor": anchor, "line": lines[index] + 1}
+                claims_of(env)["found"].setdefault(env.docname, []).append(record)
+
+
+def typeset(cell):
+    """Mark the formulas in the HTML of a claim as Sphinx marks its own.
+
+    A live notebook sets what stands between dollars in an output; on our pages MathJax looks
+    at marked formulas only.
+    """
+    for raw in cell.findall(nodes.raw):
+        marked = FORMULA.sub(
+            r'<span class="math notranslate nohighlight">\\(\1\\)</span>', raw.astext()
+        )
+        raw.children = [nodes.Text(marked)]
+
+
+def executed_notebook(env):
+    """Return the page's notebook with its outputs, or None, and keep it for the download.
+
+    myst-nb writes the notebook that readers download without outputs where these come from
+    the cache.
+    """
+    path = env.doc2path(env.docname)
+    notebook = read_notebook(path, env.myst_config)
+    if notebook is None or env.mystnb_config.execution_mode != "cache":
+        return None
+    with suppress(KeyError):  # not in the cache: it failed, and myst-nb has warned of that
+        cache = get_cache(env.mystnb_config.execution_cache_path)
+        _, notebook = cache.merge_match_into_notebook(notebook)
+        download = Path(env.mystnb_config.output_folder) / f"{env.docname}.ipynb"
+        nbformat.write(notebook, download)
+        return notebook
+    return None
+
+
+def refresh_claims_pages(app, env):
+    """Write the pages with a table anew if a claim, or the title of its chapter, changed."""
+    kept = claims_of(env)
+    state = [(doc, env.titles[doc].astext(), claims) for doc, claims in kept["found"].items()]
+    if state == kept["shown"]:
+        return []
+    kept["shown"] = copy.deepcopy(state)
+    return sorted(kept["pages"])
+
+
+def check_claim_ids(app, env):
+    """Warn of every claim whose id another claim has already."""
+    first = {}
+    for docname, claims in sorted(claims_of(env)["found"].items()):
+        for claim in claims:
+            place = f"{docname}:{claim['line']}"
+            if (other := first.setdefault(claim["id"], place)) != place:
+                LOGGER.warning(
+                    "claim id %r is taken already, in %s",
+                    claim["id"],
+                    other,
+                    location=(docname, claim["line"]),
+                )
+
+
+def show_claims(app, doctree, docname):
+    """Put the tables in their place, chapters in the order of the book."""
+    found = claims_of(app.env)["found"]
+    for place in list(doctree.findall(claims_table)):
+        content = []
+        for chapter in app.env.collect_relations():
+            if claims := found.get(chapter):
+                title = app.env.titles[chapter].astext()
+                link = make_refnode(app.builder, docname, chapter, "", nodes.Text(title))
+                content += [
+                    nodes.rubric("", "", link),
+                    chapter_table(app, docname, chapter, claims),
+                ]
+        place.replace_self(content or nodes.paragraph("", "No claim has been checked."))
+
+
+def chapter_table(app, docname, chapter, claims):
+    """Build the table of one chapter's claims."""
+    head = ["What is claimed", "Measured", "Bound", "Source", "Checked in"]
+    rows = []
+    for claim in claims:
+        name = nodes.literal("", claim["id"])
+        rows.append(
+            [
+                statement(claim["statement"]),
+                [nodes.Text(number(claim["measured"]))],
+                [nodes.Text(bound(claim["bounds"]))],
+                statement(claim["source"]),
+                [make_refnode(app.builder, docname, chapter, claim["anchor"], name)],
+            ]
+        )
+    group = nodes.tgroup("", cols=len(head))
+    group += [nodes.colspec("", colwidth=1) for _ in head]
+    group += nodes.thead("", table_row([[nodes.Text(text)] for text in head]))
+    group += nodes.tbody("", *[table_row(row) for row in rows])
+    return nodes.table("", group, classes=["lop-claims"])
+
+
+def table_row(cells):
+    """Build one row from lists of inline nodes."""
+    return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells])
+
+
+def statement(text):
+    """Turn a sentence with formulas between dollars into text and formulas."""
+    parts = enumerate(FORMULA.split(text))  # every second part is a formula
+    return [nodes.math("", part) if i % 2 else nodes.Text(part) for i, part in parts if part]
+
+
+def number(value):
+    """Write a number as short as it can be read."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def bound(bounds):
+    """Write the bounds of a claim in one line."""
+    signs = {"at_most": "≤", "at_least": "≥", "near": "≈" if bounds.get("rtol") else "="}
+    parts = [f"{sign} {number(bounds[key])}" for key, sign in signs.items() if key in bounds]
+    if bounds.get("rtol"):
+        parts.append(f"to {number(100 * bounds['rtol'])} %")
+    return " ".join(parts)
+
+
+# --- Pages -------------------------------------------------------------------------------
+
+
+def offer_notebook(app, pagename, templatename, context, doctree):
+    """Let the download menu offer the executed notebook.
+
+    The theme does this only where a launch button is configured.
+    """
+    notebook = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
+    if doctree is not None and "kernelspec" in app.env.metadata[pagename]:
+        target = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(notebook, target)
+        context["ipynb_source"] = f"{pagename}.ipynb"
+
+
+def drop_thebe(app, config):
+    """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
+    for event in ("env-before-read-docs", "doctree-resolved"):
+        for listener in list(app.events.listeners[event]):
+            if listener.handler.__module__ == "sphinx_thebe":
+                app.disconnect(listener.id)
+
+
+def setup(app):
+    """Connect everything above."""
+    app.connect("config-inited", use_keyed_cache)
+    app.connect("config-inited", drop_thebe)
+    app.add_node(claims_table)
+    app.add_directive("claims", ClaimsDirective)
+    app.add_env_collector(ClaimCollector)
+    app.connect("env-updated", refresh_claims_pages)
+    app.connect("env-check-consistency", check_claim_ids)
+    app.connect("doctree-resolved", show_claims)
+    app.connect("html-page-context", offer_notebook)
+    app.connect("build-finished", forget_failure)
+    return {
+        # an edit of this file makes Sphinx read every page again
+        "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

@@ -1,0 +1,127 @@
+"""A sentence of the book that is checked where it stands.
+
+A claim raises when it does not hold and shows one quiet line when it does. The result travels
+in the output of its cell, so a cached execution still carries it to the page of all claims.
+"""
+
+import html
+import math
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["MIME", "Claim", "ClaimError", "claim"]
+
+MIME = "application/vnd.lop.claim+json"
+
+_SIGNS = {"at_most": "≤", "at_least": "≥", "near": "≈"}
+
+
+class ClaimError(AssertionError):
+    """A claim that does not hold."""
+
+
+class Claim(NamedTuple):
+    """One claim that held when it ran."""
+
+    id: str
+    statement: str
+    measured: float
+    bounds: dict[str, float]
+    source: str
+
+    def number(self) -> str:
+        """Return the measurement beside its bounds, such as ``1.2e-15 ≤ 1e-12``."""
+        within = f" (to {self.bounds['rtol']:.2g} relative)" if "rtol" in self.bounds else ""
+        signs = " and ".join(
+            f"{sign} {self.bounds[bound]:.6g}"
+            for bound, sign in _SIGNS.items()
+            if bound in self.bounds
+        )
+        return f"{self.measured:.3g} {signs}{within}"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        line = (
+            f'<div class="lop-claim"><span class="lop-claim-mark">✓</span> '
+            f"{html.escape(self.statement)} "
+            f'<span class="lop-claim-number">{html.escape(self.number())}</span></div>'
+        )
+        return {
+            MIME: self._asdict(),
+            "text/html": line,
+            "text/plain": f"✓ {self.statement}: {self.number()}",
+        }
+
+
+_made: dict[str, tuple] = {}
+
+
+def claim(
+    id: str,
+    statement: str,
+    *,
+    measured: float | torch.Tensor,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    near: float | None = None,
+    rtol: float | None = None,
+    source: str,
+) -> Claim:
+    """Check one quantitative sentence of the book.
+
+    Return it as the last value of a cell, and the cell shows it.
+
+    Parameters
+    ----------
+    id : str
+        Name of the claim, ``chapter.what``; unique in the book.
+    statement : str
+        The sentence, without its number.
+    measured : float or Tensor of one element
+        What this run gave.
+    at_most, at_least, near : float
+        At least one bound. ``near`` needs ``rtol``.
+    rtol : float
+        Relative tolerance of ``near``.
+    source : str
+        Whose sentence it is: a paper and its theorem, or ``this book``.
+
+    Returns
+    -------
+    Claim
+
+    Raises
+    ------
+    ClaimError
+        If the measurement is outside a bound, or not finite.
+    ValueError
+        If there is no bound, ``near`` and ``rtol`` do not come together, or the id belongs to
+        another claim. The same claim may run again, as a cell of a live notebook does.
+
+    Examples
+    --------
+    >>> claim("doc.half", "half of one", measured=0.5, near=0.5, rtol=1e-9, source="arithmetic")
+    Claim(id='doc.half', statement='half of one', measured=0.5, \
+bounds={'near': 0.5, 'rtol': 1e-09}, source='arithmetic')
+    """
+    asked = {"at_most": at_most, "at_least": at_least, "near": near, "rtol": rtol}
+    bounds = {name: float(bound) for name, bound in asked.items() if bound is not None}
+    if not bounds.keys() & _SIGNS.keys():
+        raise ValueError(f"claim {id!r}: wanted at_most, at_least or near, got no bound")
+    if (near is None) != (rtol is None):
+        raise ValueError(f"claim {id!r}: wanted near and rtol together, got one of them")
+    made = (statement, tuple(bounds.items()), source)
+    if _made.get(id, made) != made:
+        raise ValueError(f"claim {id!r}: wanted a new id, got that of {_made[id][0]!r}")
+
+    result = Claim(id, statement, float(measured), bounds, source)
+    holds = (
+        math.isfinite(result.measured)
+        and (at_most is None or result.measured <= at_most)
+        and (at_least is None or result.measured >= at_least)
+        and (near is None or abs(result.measured - near) <= rtol * abs(near))
+    )
+    if not holds:
+        raise ClaimError(f"claim {id!r} does not hold: {statement}; {result.number()} is false")
+    _made[id] = made  # only now: a claim that failed may be corrected and run again
+    return result

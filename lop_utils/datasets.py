@@ -1,0 +1,222 @@
+"""Targets of a known rank, whitened inputs, one-hot labels and real images."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lop_utils import _checks, dln
+
+__all__ = [
+    "Images",
+    "Whitened",
+    "load_images",
+    "low_rank_target",
+    "one_hot",
+    "whiten",
+]
+
+
+def low_rank_target(
+    d_y: int,
+    d_x: int,
+    singular_values: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Draw :math:`\Phi = U \,\mathrm{diag}(\sigma)\, V^\top` with Haar singular vectors.
+
+    Parameters
+    ----------
+    d_y, d_x : int
+        Rows and columns.
+    singular_values : Tensor, shape (r,)
+        The non-zero singular values, positive; they give dtype and device.
+    generator : torch.Generator, optional
+        Source of randomness; torch's global one if absent.
+
+    Returns
+    -------
+    Tensor, shape (d_y, d_x)
+        A target of rank r.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is below 1, a singular value is not positive, or ``r > min(d_y, d_x)``.
+
+    Examples
+    --------
+    >>> Phi = low_rank_target(4, 5, torch.tensor([3.0, 1.0]))
+    >>> [round(s, 4) for s in torch.linalg.svdvals(Phi).tolist()]
+    [3.0, 1.0, 0.0, 0.0]
+    """
+    d_y, d_x = _checks.count("d_y", d_y, at_least=1), _checks.count("d_x", d_x, at_least=1)
+    s = singular_values
+    _checks.matrix("singular_values", s[None] if isinstance(s, Tensor) and s.ndim == 1 else s)
+    if s.ndim != 1 or not (s.is_meta or (s > 0).all()):
+        raise ValueError(f"singular_values: wanted a vector of positive numbers, got {s}")
+    if len(s) > min(d_y, d_x):
+        raise ValueError(
+            f"singular_values: wanted at most min(d_y, d_x) = {min(d_y, d_x)}, got {len(s)}"
+        )
+    kind = dict(generator=generator, dtype=s.dtype, device=s.device)
+    (U,) = dln.orthogonal_init((len(s), d_y), 1.0, **kind)
+    (V,) = dln.orthogonal_init((len(s), d_x), 1.0, **kind)
+    return (U * s) @ V.T
+
+
+class Whitened(NamedTuple):
+    """Whitened inputs, and how they came about."""
+
+    X: Tensor
+    """Shape (k, N), with ``X X^T = I_k``."""
+    transform: Tensor
+    """Shape (k, d): ``X = transform @ inputs``; apply it to new samples."""
+    dropped: int
+    """How many of the d input directions the inputs do not span (or were asked to be left)."""
+    zero_rows: list[int]
+    """Rows of the inputs that are zero throughout, such as the dark corners of an image."""
+    condition: float
+    """Largest over smallest singular value of what was kept, before whitening."""
+
+
+def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
+    r"""Whiten inputs on their own span: :math:`X \mapsto S_k^{-1}U_k^\top X`, from one SVD.
+
+    Real inputs seldom span their space: a pixel that is always dark has no direction to scale.
+    The result therefore has as many rows as the inputs have numerical rank, and says how many
+    directions went. Nothing is centred; subtract the mean before, if it should go.
+
+    Parameters
+    ----------
+    X : Tensor, shape (d, N)
+        Inputs in columns.
+    rank : int, optional
+        Keep the ``rank`` strongest directions. By default all above ``max(d, N)`` times the
+        machine precision times the largest singular value.
+
+    Returns
+    -------
+    Whitened
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` is no finite floating-point matrix, is zero, or has a rank below ``rank``.
+
+    Examples
+    --------
+    >>> X = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0], [0.0, 0.0, 0.0]])
+    >>> white = whiten(X)
+    >>> white.X.shape, white.dropped, white.zero_rows
+    (torch.Size([2, 3]), 1, [2])
+    >>> torch.allclose(white.X @ white.X.T, torch.eye(2), atol=1e-6)
+    True
+    """
+    _checks.matrix("X", X)
+    U, s, Vt = torch.linalg.svd(X, full_matrices=False)
+    spanned = int((s > max(X.shape) * torch.finfo(X.dtype).eps * s[0]).sum())
+    if spanned == 0:
+        raise ValueError("X: wanted inputs of rank at least 1, got zeros only")
+    k = spanned if rank is None else _checks.count("rank", rank, at_least=1)
+    if k > spanned:
+        raise ValueError(
+            f"X: wanted inputs of rank at least {k}, got shape {tuple(X.shape)} of rank "
+            f"{spanned}; leave rank out to whiten on the span of the inputs"
+        )
+    return Whitened(
+        X=Vt[:k],
+        transform=U[:, :k].T / s[:k, None],
+        dropped=X.shape[0] - k,
+        zero_rows=(X == 0).all(dim=1).nonzero().flatten().tolist(),
+        condition=(s[0] / s[k - 1]).item(),
+    )
+
+
+def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return labels as columns of the identity.
+
+    Parameters
+    ----------
+    y : Tensor of int64, shape (N,)
+        Classes 0, ..., K - 1.
+    K : int
+        Number of classes.
+    dtype : torch.dtype
+        Of the result.
+
+    Returns
+    -------
+    Tensor, shape (K, N)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``y`` is no vector of integers, or a class is outside 0, ..., K - 1.
+
+    Examples
+    --------
+    >>> one_hot(torch.tensor([1, 0]), 3).T.tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    """
+    K = _checks.count("K", K, at_least=1)
+    if (
+        not isinstance(y, Tensor)
+        or y.is_floating_point()
+        or y.is_complex()
+        or y.dtype == torch.bool
+    ):
+        raise TypeError(f"y: wanted a tensor of integers, got {getattr(y, 'dtype', type(y))}")
+    if y.ndim != 1 or len(y) == 0:
+        raise ValueError(f"y: wanted a vector of labels, got shape {tuple(y.shape)}")
+    if y.min() < 0 or y.max() >= K:
+        raise ValueError(f"y: wanted classes 0 to {K - 1}, got {y.min()} to {y.max()}")
+    return torch.nn.functional.one_hot(y.long(), K).T.to(dtype)
+
+
+class Images(NamedTuple):
+    """Images as columns, with their labels."""
+
+    X: Tensor
+    """Shape (pixels, N), float64 between 0 and 1."""
+    y: Tensor
+    """Shape (N,), int64."""
+    shape: tuple[int, int]
+    """Rows and columns of one image."""
+
+
+def load_images(name: str) -> Images:
+    """Load a set of labelled images.
+
+    Parameters
+    ----------
+    name : str
+        ``"digits"``: 1797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ValueError
+        If there is no set of that name.
+
+    References
+    ----------
+    Alpaydin and Kaynak (1998), doi:10.24432/C50P49; the test part, as scikit-learn ships it.
+
+    Examples
+    --------
+    >>> digits = load_images("digits")
+    >>> digits.X.shape, digits.shape
+    (torch.Size([64, 1797]), (8, 8))
+    """
+    if name != "digits":
+        raise ValueError(f"name: wanted 'digits', got {name!r}")
+    from sklearn.datasets import load_digits  # half a second to import: only when asked for
+
+    bunch = load_digits()
+    X = torch.from_numpy(bunch.data).T.contiguous() / 16
+    return Images(X, torch.from_numpy(bunch.target).long(), (8, 8))

@@ -1,0 +1,132 @@
+"""Open pages in headless Chromium with the network off, and say what is wrong with each view."""
+
+import functools
+import http.server
+import shutil
+import threading
+from contextlib import contextmanager
+from typing import NamedTuple
+
+HOW_TO_GET = (
+    "no Chromium on this machine: install it (Debian and Ubuntu: apt install chromium, "
+    "macOS: brew install --cask chromium), or put google-chrome on PATH"
+)
+
+VIEWS = {
+    "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
+}
+
+# Everything the rules need from one view of a page, measured in one call.
+MEASURE = r"""async () => {
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  const article = document.querySelector("article") ?? document.body;
+  const text = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const raw = [];
+  while (text.nextNode()) {
+    const place = text.currentNode.parentElement;
+    if (place.closest("pre, code, script, style, mjx-container, .math")) continue;
+    raw.push(...(text.currentNode.data.match(/\\\(|\\\[|\$\$|\$[^$\n]*[\\^_][^$\n]*\$/g) ?? []));
+  }
+  for (const math of article.querySelectorAll("span.math, div.math")) {
+    const source = math.textContent.trim();
+    if (source && !math.querySelector("mjx-container")) raw.push(source);
+  }
+  const colour = (element) => getComputedStyle(element).backgroundColor;
+  return {
+    raw,
+    mathErrors: [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
+    sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    theme: document.documentElement.dataset.theme ?? null,
+    background: colour(document.body),
+    figures: [...document.querySelectorAll("article .cell_output img")].map((e) => ({
+      source: e.src, filter: getComputedStyle(e).filter, background: colour(e),
+      shown: e.complete && e.naturalWidth > 0,
+    })),
+  };
+}"""
+
+
+class Visit(NamedTuple):
+    """What one view of a page showed."""
+
+    measured: dict
+    outside: list[str]
+    errors: list[str]
+    missing: list[str]
+
+
+def find_chromium():
+    """Return the path of the system's Chromium or Chrome, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serve files, and do not print each of them."""
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serve(folder):
+    """Serve a folder on the loopback address; yield its URL."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def launch(executable):
+    """Start Chromium without anything that talks to the network by itself; yield the browser."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["background-networking", "component-update", "quic", "sync", "gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable,
+            args=["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)],
+        )
+        yield browser
+        browser.close()
+
+
+def visit(browser, base, path, view):
+    """Open one page in one view and measure it; refuse every request to another machine."""
+    outside, errors, missing = [], [], []
+
+    def gate(route):
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    def console(message):
+        # a refused or missing file is reported by its own rule
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(message.text)
+
+    context = browser.new_context(**VIEWS[view])
+    context.route("**/*", gate)
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", console)
+    page.on(
+        "response",
+        lambda answer: (
+            missing.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+        ),
+    )
+    page.goto(f"{base}/{path}", wait_until="load")
+    measured = page.evaluate(MEASURE)
+    context.close()
+    return Visit(measured, outside, errors, missing)

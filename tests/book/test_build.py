@@ -1,0 +1,41 @@
+"""The build itself: strict, complete, and nothing executed twice."""
+
+import nbformat
+import pytest
+from lop_book import CLAIM_MIME, cache_path
+from notebooks import chapters
+from page_rules import PAGES, ROOT, soup
+
+
+def test_the_book_builds_without_a_warning(build):
+    assert build.code == 0, f"the book was not built:\n{build.log[-4000:]}"
+
+
+def test_what_nbmake_executed_is_not_executed_again(build):
+    if not build.executed_before:
+        pytest.skip("no notebook was executed in this session; `make test` does")
+    assert sorted(build.executed_before) == sorted(name for name, _ in chapters(ROOT))
+    assert "Executing notebook" not in build.log
+
+
+def test_only_the_cache_of_the_present_code_is_kept(html):
+    path = cache_path(ROOT, html.parent)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_every_page_of_the_contents_is_built(html):
+    assert [page for page in PAGES if not (html / page).is_file()] == []
+
+
+def test_every_claim_is_on_the_claims_page(html):
+    ids = set()
+    for name, _ in chapters(ROOT):
+        download = nbformat.read(html / "_sources" / f"{name}.ipynb", as_version=4)
+        outputs = [output for cell in download.cells for output in cell.get("outputs", [])]
+        claims = [
+            output.data[CLAIM_MIME] for output in outputs if CLAIM_MIME in output.get("data", {})
+        ]
+        ids |= {claim["id"] for claim in claims}
+    page = soup(html / "book" / "appendix" / "claims.html")
+    shown = {code.get_text() for code in page.select("table.lop-claims td a code")}
+    assert shown == ids

@@ -1,0 +1,37 @@
+"""The files of the built pages: links, images, weight, and nothing from another machine."""
+
+import page_rules as rules
+import pytest
+from page_rules import PAGES
+
+
+@pytest.mark.parametrize("page", [*PAGES, "index.html", "genindex.html", "search.html"])
+def test_internal_links_resolve(html, page):
+    assert rules.dead_links(html / page, html) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_images_have_alt_text(html, page):
+    assert rules.images_without_alt(html / page) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_light(html, page):
+    assert rules.weight(html / page, html) <= rules.WEIGHT
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_button_that_does_not_work(html, page):
+    assert rules.launchers(html / page) == []
+
+
+def test_no_page_loads_from_another_machine(html):
+    pages = [path for path in html.rglob("*.html") if "_static" not in path.parts]
+    assert {str(page): found for page in pages if (found := rules.remote_loads(page))} == {}
+
+
+def test_no_style_sheet_loads_from_another_machine(html):
+    sheets = {path: path.read_text(encoding="utf-8") for path in html.rglob("*.css")}
+    assert {
+        str(path): found for path, text in sheets.items() if (found := rules.remote_in_css(text))
+    } == {}

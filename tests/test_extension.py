@@ -1,0 +1,189 @@
+"""The local Sphinx extension and the notebooks' way into the cache, on a book of two pages.
+
+The pages are real: a kernel runs them. Each test builds in a folder of its own.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import notebooks
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HEADER = """---
+jupytext:
+  text_representation: {{format_name: myst}}
+kernelspec: {{name: python3, display_name: Python 3}}
+---
+
+# {title}
+
+"""
+CLAIM = """```{{code-cell}}
+:tags: [claim]
+
+from IPython.display import display
+import sys; sys.path.insert(0, "..")
+from lop_utils import VALUE
+record = {{"id": "{id}", "statement": "it is $x^2$", "measured": VALUE,
+          "bounds": {{"at_most": 9.0}}, "source": "arithmetic"}}
+display({{"application/vnd.lop.claim+json": record, "text/html": "<b>it is $x^2$</b>"}}, raw=True)
+```
+"""
+CONF = """
+import sys
+sys.path.insert(0, {extension!r})
+extensions = ["myst_nb", "sphinx.ext.mathjax", "lop_book"]
+source_suffix = {{".md": "myst-nb"}}
+exclude_patterns = ["_build", "build"]
+nb_execution_mode = "cache"
+nb_execution_show_tb = True
+myst_enable_extensions = ["dollarmath"]
+suppress_warnings = ["mystnb.unknown_mime_type"]
+"""
+
+
+class Book:
+    """A book in a folder: write its pages, build it, look at the pages."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        files = {
+            "conf.py": CONF.format(extension=str(ROOT / "_ext")),
+            "constraints.txt": "",
+            "lop_utils/__init__.py": "VALUE = 4.0\n",
+            "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: chapter/one\n",
+            "index.md": "# Index\n\n```{toctree}\nchapter/one\n```\n\n```{claims}\n```\n",
+            "chapter/one.md": HEADER.format(title="One") + CLAIM.format(id="one.square"),
+        }
+        for name, text in files.items():
+            self.write(name, text)
+
+    def write(self, name, text):
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def build(self):
+        """Build; return the exit code and what was printed."""
+        command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "--no-color"]
+        done = subprocess.run(
+            [*command, ".", "_build/html"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def page(self, name):
+        return (self.folder / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)
+
+
+def test_claims_are_collected_and_follow_the_library(book):
+    code, log = book.build()
+    assert code == 0, log
+    table = book.page("index")
+    for part in ("one.square", r"\(x^2\)", ">4<", "≤ 9", "arithmetic", "one.html#claim-one-square"):
+        assert part in table
+    assert 'id="claim-one-square"' in book.page("chapter/one")
+    assert r'<span class="math notranslate nohighlight">\(x^2\)</span>' in book.page("chapter/one")
+    assert "MathJax" in table or "mathjax" in table
+
+    # nothing changed: nothing runs and nothing is written
+    code, log = book.build()
+    assert code == 0, log
+    assert "no targets are out of date" in log
+
+    # the library changed: the page is executed again and the table, elsewhere, is written again
+    book.write("lop_utils/__init__.py", "VALUE = 5.0\n")
+    code, log = book.build()
+    assert code == 0, log
+    assert "Executed notebook" in log
+    assert ">5<" in book.page("index")
+    assert ">4<" not in book.page("index")
+    assert len(list((book.folder / "_build" / ".jupyter_cache").iterdir())) == 1
+
+    # the download holds the outputs also where they came from the cache
+    book.write("chapter/one.md", (book.folder / "chapter/one.md").read_text() + "\nMore prose.\n")
+    code, log = book.build()
+    assert "Using cached notebook" in log
+    path = book.folder / "_build" / "jupyter_execute" / "chapter" / "one.ipynb"
+    assert any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
+
+    # a chapter that goes takes its claims along
+    shutil.rmtree(book.folder / "chapter")
+    book.write("index.md", "# Index\n\n```{claims}\n```\n")
+    code, log = book.build()
+    assert code == 0, log
+    assert "one.square" not in book.page("index")
+    assert "No claim" in book.page("index")
+
+
+def test_an_id_used_twice_fails_every_time(book):
+    book.write("chapter/two.md", HEADER.format(title="Two") + CLAIM.format(id="one.square"))
+    book.write("index.md", "# Index\n\n```{toctree}\nchapter/one\nchapter/two\n```\n")
+    for _ in range(2):
+        code, log = book.build()
+        assert code != 0
+        assert re.search(r"two\.md:\d+: WARNING: claim id 'one\.square' is taken already", log)
+
+
+def test_a_claim_cell_without_a_claim_is_found(book):
+    empty = "```{code-cell}\n:tags: [claim]\n\n1 + 1\n```\n"
+    book.write("chapter/one.md", HEADER.format(title="One") + empty)
+    code, log = book.build()
+    assert code != 0
+    assert re.search(r"one\.md:\d+: WARNING: this cell is tagged 'claim'", log)
+
+
+def test_a_failing_notebook_fails_every_time_and_says_why(book):
+    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1 / 0\n```\n")
+    for _ in range(2):
+        code, log = book.build()
+        assert code != 0
+        assert "ZeroDivisionError" in log
+        assert "division by zero" in log
+
+
+def execute(path):
+    """Stand in for nbmake: give each code cell an output."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count = 1
+            cell.outputs = [nbformat.v4.new_output("stream", text="seen by nbmake\n")]
+            cell.metadata["execution"] = {"shell.execute_reply": "now"}
+    nbformat.write(notebook, path)
+
+
+def test_what_was_executed_is_shown_and_not_executed_again(book):
+    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1 / 0\n```\n")
+    assert notebooks.write(book.folder) == ["chapter/one"]
+    assert notebooks.store(book.folder) == []  # not executed yet
+    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
+    assert notebooks.store(book.folder) == ["chapter/one"]
+    code, log = book.build()
+    assert code == 0, log
+    assert "Executing notebook" not in log
+    assert "seen by nbmake" in book.page("chapter/one")
+
+
+def test_what_has_changed_since_it_was_executed_is_not_stored(book):
+    notebooks.write(book.folder)
+    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
+    book.write("lop_utils/__init__.py", "VALUE = 6.0\n")
+    assert notebooks.store(book.folder) == []
+    notebooks.write(book.folder)
+    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
+    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n2\n```\n")
+    assert notebooks.store(book.folder) == []

@@ -1,0 +1,50 @@
+"""The wheel holds the package and the recorded results, and nothing else."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel from a copy, so that no build folder is left in the repository."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    modules = [path.relative_to(ROOT) for path in (ROOT / "lop_utils").rglob("*.py")]
+    records = [path.relative_to(ROOT) for path in (ROOT / "book" / "_recorded").glob("*.json")]
+    for name in [*modules, *records, "pyproject.toml", "README.md", "LICENSE"]:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    sample = source / "book" / "_recorded" / "sample.json"
+    sample.parent.mkdir(parents=True, exist_ok=True)
+    sample.write_text("{}")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
+    options = ["--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(out)]
+    command = [*pip, *options, str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (file,) = out.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        return archive
+
+
+def test_every_module_is_in_the_wheel(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lop_utils").rglob("*.py")}
+    assert modules <= set(wheel.namelist())
+
+
+def test_recorded_results_are_in_the_wheel(wheel):
+    records = {path.name for path in (ROOT / "book" / "_recorded").glob("*.json")}
+    assert {f"lop_utils/_recorded/{name}" for name in records | {"sample.json"}} <= set(
+        wheel.namelist()
+    )
+
+
+def test_the_wheel_holds_nothing_else(wheel):
+    folders = {name.split("/")[0] for name in wheel.namelist()}
+    assert {folder.split("-")[0] for folder in folders} == {"lop_utils"}

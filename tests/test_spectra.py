@@ -1,0 +1,305 @@
+"""Angles and ranks against scipy, loops and closed forms."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from lop_utils import dln, spectra
+
+F64 = {"dtype": torch.float64}
+
+
+def frame(d, k, generator, kind=F64):
+    """Draw k orthonormal columns."""
+    return dln.orthogonal_init((k, d), 1.0, generator=generator, **kind)[0]
+
+
+def tilted(d, angles, generator, kind=F64):
+    """Draw two frames whose principal angles are given, in a random basis of their space."""
+    k = len(angles)
+    E = frame(d, 2 * k, generator, kind)
+    angles = torch.tensor(angles, **kind)
+    turn = frame(k, k, generator, kind)
+    return E[:, :k], (E[:, :k] * angles.cos() + E[:, k:] * angles.sin()) @ turn
+
+
+def by_arccos(P, Q):
+    """Take the textbook's route, which loses the small angles."""
+    return torch.acos(torch.linalg.svdvals(P.T @ Q).clamp(max=1))
+
+
+def by_arcsin(P, Q):
+    """Take the other route alone, which loses the right angles."""
+    return torch.asin(torch.linalg.svdvals(Q - P @ (P.T @ Q)).clamp(max=1)).flip(0)
+
+
+# Principal angles
+
+
+@pytest.mark.parametrize(("d", "p", "q"), [(30, 5, 5), (30, 8, 3), (6, 5, 4), (4, 4, 4)])
+def test_principal_angles_equal_scipy_s(d, p, q, generator):
+    P, Q = frame(d, p, generator), frame(d, q, generator)
+    expected = np.sort(scipy.linalg.subspace_angles(P.numpy(), Q.numpy()))
+    assert np.abs(spectra.principal_angles(P, Q).numpy() - expected).max() < 1e-12
+
+
+ANGLES = [0.0, 1e-15, 1e-12, 1e-9, 1e-3, 0.7, math.pi / 4, 1.5, math.pi / 2 - 1e-9, math.pi / 2]
+
+
+@pytest.mark.parametrize("angle", ANGLES, ids=str)
+def test_a_line_and_a_plane_turned_by_a_known_angle(angle, generator):
+    P, Q = tilted(30, [angle], generator)
+    assert abs(spectra.principal_angles(P, Q).item() - angle) < 1e-15 + 1e-14 * angle
+    assert abs(spectra.principal_angles(P, -Q).item() - angle) < 1e-15 + 1e-14 * angle
+
+
+def test_all_angles_at_once_in_order(generator):
+    P, Q = tilted(40, [1.5, 1e-9, 0.7, 1e-12, math.pi / 4], generator)
+    expected = torch.tensor([1e-12, 1e-9, math.pi / 4, 0.7, 1.5], **F64).sort().values
+    assert (spectra.principal_angles(P, Q) - expected).abs().max() < 1e-14
+
+
+def test_small_angles_are_seen_where_the_arc_cosine_is_blind(generator):
+    P, Q = tilted(100, [1e-12] * 20, generator)
+    assert (spectra.principal_angles(P, Q) - 1e-12).abs().max() < 1e-14
+    # Its floor: the square root of twice the machine precision, and noise of that size.
+    assert by_arccos(P, Q).max() > 1e-8
+    assert math.acos(1 - np.finfo(float).eps) > 2e-8
+
+
+def test_angles_near_a_right_one_are_seen_where_the_arc_sine_is_blind(generator):
+    angle = math.pi / 2 - 1e-9
+    P, Q = tilted(30, [angle], generator)
+    assert abs(spectra.principal_angles(P, Q).item() - angle) < 1e-14
+    assert abs(by_arcsin(P, Q).item() - angle) > 5e-10
+
+
+def test_a_subspace_has_no_angle_with_itself(generator):
+    P = frame(100, 94, generator)
+    assert spectra.principal_angles(P, P @ frame(94, 94, generator)).max() < 1e-13
+
+
+def test_principal_angles_depend_on_the_spaces_alone(generator):
+    P, Q = frame(20, 5, generator), frame(20, 3, generator)
+    R = frame(20, 20, generator)
+    expected = spectra.principal_angles(P, Q)
+    turned = spectra.principal_angles(R @ P @ frame(5, 5, generator), R @ Q)
+    assert (turned - expected).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("P", "Q", "error", "message"),
+    [
+        (torch.ones(3), torch.eye(3), ValueError, "P: wanted a matrix, got shape (3,)"),
+        (torch.eye(3).int(), torch.eye(3), TypeError, "P: wanted a floating-point matrix"),
+        (torch.eye(3)[:2], torch.eye(3), ValueError, "P: wanted at most 2 columns, got 3"),
+        (2 * torch.eye(3), torch.eye(3), ValueError, "P: wanted an orthogonal matrix times eps"),
+        (torch.eye(3), torch.ones(3, 2), ValueError, "Q: wanted an orthogonal matrix times eps"),
+        (torch.eye(3), torch.eye(3).double(), ValueError, "Q: wanted torch.float32 on cpu as P"),
+        (
+            torch.eye(3)[:, :1],
+            torch.eye(3),
+            ValueError,
+            "Q: wanted 3 rows and at most 1 columns, got (3, 3)",
+        ),
+        (
+            torch.eye(3),
+            torch.eye(4)[:, :2],
+            ValueError,
+            "Q: wanted 3 rows and at most 3 columns, got (4, 2)",
+        ),
+        (torch.eye(3) * math.nan, torch.eye(3), ValueError, "P: wanted finite entries, got NaN"),
+    ],
+    ids=["vector", "integers", "wide", "long", "skew", "dtype", "more-columns", "rows", "nan"],
+)
+def test_principal_angles_refuse(P, Q, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        spectra.principal_angles(P, Q)
+
+
+# Angles of vectors
+
+
+@pytest.mark.parametrize("angle", ANGLES, ids=str)
+def test_vectors_turned_by_a_known_angle(angle, generator):
+    U, V = tilted(30, [angle], generator)
+    for sign_and_length in (1.0, -1.0, 7.0, -1e-8):
+        given = spectra.vector_angles(U, sign_and_length * V).item()
+        assert abs(given - angle) < 3e-16 + 1e-14 * angle
+
+
+def test_vector_angles_column_by_column(generator):
+    U, V = (torch.randn(6, 4, generator=generator, **F64) for _ in range(2))
+    for k, angle in enumerate(spectra.vector_angles(U, V).tolist()):
+        cosine = abs(U[:, k] @ V[:, k]) / (U[:, k].norm() * V[:, k].norm())
+        assert math.cos(angle) == pytest.approx(cosine.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("U", "V", "error", "message"),
+    [
+        (torch.ones(3), torch.eye(3), ValueError, "U: wanted a matrix, got shape (3,)"),
+        (torch.eye(3), torch.eye(2), ValueError, "V: wanted shape (3, 3), got (2, 2)"),
+        (torch.eye(3), torch.eye(3).double(), ValueError, "V: wanted torch.float32 on cpu as U"),
+        (torch.eye(3).tril(-1), torch.eye(3), ValueError, "U: wanted columns of any length but"),
+        (torch.eye(3), torch.eye(3).tril(-1), ValueError, "V: wanted columns of any length but"),
+    ],
+    ids=["vector", "shape", "dtype", "zero-U", "zero-V"],
+)
+def test_vector_angles_refuse(U, V, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        spectra.vector_angles(U, V)
+
+
+# Angles of singular vectors
+
+
+def test_singular_angles_of_a_layer_turned_on_purpose(generator):
+    # Right vectors: one leads by 0.3 and one trails by 0.2, each turned within its own plane of
+    # the middle, so the middle's one angle is the larger of the two. Left vectors stay.
+    d, r = 8, 1
+    s = torch.tensor([3.0] + [1.0] * 6 + [0.5], **F64)
+    U, V = frame(d, d, generator), frame(d, d, generator)
+    turn = torch.eye(d, **F64)
+    for i, j, angle in ((0, 2, 0.3), (7, 4, 0.2)):
+        c, sin = math.cos(angle), math.sin(angle)
+        turn[i, i] = turn[j, j] = c
+        turn[i, j], turn[j, i] = -sin, sin
+    angles = spectra.singular_angles((U * s) @ (V @ turn).T, (U * s) @ V.T, r)
+    assert (angles.right - torch.tensor([0.3, 0.3, 0.2], **F64)).abs().max() < 1e-13
+    assert angles.left.max() < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("W", "W_ref", "r", "error", "message"),
+    [
+        (torch.ones(3, 2), torch.eye(3), 1, ValueError, "W: wanted shape (3, 3), got (3, 2)"),
+        (torch.eye(3), torch.eye(2), 1, ValueError, "W_ref: wanted shape (3, 3), got (2, 2)"),
+        (torch.eye(3), torch.eye(3).double(), 1, ValueError, "W_ref: wanted torch.float32 on cpu"),
+        (torch.eye(4), torch.eye(4), 2, ValueError, "r: wanted 2r < d = 4, got r = 2"),
+        (torch.eye(4), torch.eye(4), 0, ValueError, "r: wanted r >= 1, got 0"),
+        (torch.eye(4), torch.eye(4), 1.0, TypeError, "r: wanted a whole number, got 1.0"),
+    ],
+    ids=["not-square", "shape", "dtype", "2r=d", "r=0", "fraction"],
+)
+def test_singular_angles_refuse(W, W_ref, r, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        spectra.singular_angles(W, W_ref, r)
+
+
+# Ranks
+
+
+def effective_rank_by_loop(s):
+    p = [x / sum(s) for x in s]
+    return math.exp(-sum(x * math.log(x) for x in p if x > 0))
+
+
+def stable_rank_by_norms(s):
+    A = np.diag(s)
+    return np.linalg.norm(A) ** 2 / np.linalg.norm(A, 2) ** 2
+
+
+def numerical_rank_by_loop(s):
+    return sum(x > 1e-6 * max(s) for x in s)
+
+
+RANKS = {
+    "effective": (spectra.effective_rank, effective_rank_by_loop),
+    "stable": (spectra.stable_rank, stable_rank_by_norms),
+    "numerical": (lambda s: spectra.numerical_rank(s, 1e-6), numerical_rank_by_loop),
+}
+each_rank = pytest.mark.parametrize(("rank", "oracle"), RANKS.values(), ids=RANKS)
+
+
+@each_rank
+def test_ranks_equal_the_slow_way_on_a_batch(rank, oracle, generator):
+    s = 10 ** (-9 * torch.rand(3, 4, 6, generator=generator, **F64))
+    s[0, 0, 2:] = 0
+    given = rank(s)
+    assert given.shape == (3, 4)
+    for i in range(3):
+        for j in range(4):
+            assert given[i, j].item() == pytest.approx(oracle(s[i, j].tolist()), rel=1e-12)
+
+
+@each_rank
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_k_equal_values_have_rank_k_at_every_scale(rank, oracle, scale):
+    for k in range(1, 5):
+        s = torch.tensor([scale] * k + [0.0] * (5 - k), **F64)
+        assert rank(s).item() == pytest.approx(k, rel=1e-14)
+
+
+def test_ranks_of_a_halving_spectrum_in_closed_form():
+    # s_i = 2^-i: p_i = 2^-(i+1), so the entropy is 2 log 2; the squares sum to 4/3.
+    s = 0.5 ** torch.arange(60, **F64)
+    assert spectra.effective_rank(s).item() == pytest.approx(4, rel=1e-13)
+    assert spectra.stable_rank(s).item() == pytest.approx(4 / 3, rel=1e-13)
+    assert spectra.numerical_rank(s, 2.0**-10).item() == 10  # strictly above the threshold
+    assert spectra.numerical_rank(s, 0).item() == 60
+
+
+@pytest.mark.parametrize(
+    ("s", "error", "message"),
+    [
+        ([1.0], TypeError, "s: wanted a floating-point tensor, got <class 'list'>"),
+        (torch.ones(2).int(), TypeError, "s: wanted a floating-point tensor, got torch.int32"),
+        (torch.tensor(1.0), ValueError, "s: wanted singular values along the last axis, got ()"),
+        (torch.ones(2, 0), ValueError, "s: wanted singular values along the last axis, got (2, 0)"),
+        (torch.tensor([1, -1.0]), ValueError, "s: wanted finite singular values >= 0, got"),
+        (torch.tensor([1, math.nan]), ValueError, "s: wanted finite singular values >= 0, got"),
+        (torch.tensor([1, math.inf]), ValueError, "s: wanted finite singular values >= 0, got"),
+        (torch.tensor([[1.0], [0.0]]), ValueError, "s: wanted a non-zero spectrum, got zeros"),
+    ],
+    ids=["list", "integers", "scalar", "empty", "negative", "nan", "inf", "zero"],
+)
+@each_rank
+def test_ranks_refuse(rank, oracle, s, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        rank(s)
+
+
+@pytest.mark.parametrize("rtol", [-0.1, 1.0, 2.0])
+def test_a_threshold_out_of_range(rtol):
+    with pytest.raises(ValueError, match=f"rtol: wanted 0 <= rtol < 1, got {rtol}"):
+        spectra.numerical_rank(torch.ones(2), rtol)
+
+
+# Device and dtype
+
+
+def everything(kind, s, P, Q):
+    s, P, Q = (A.to(**kind) for A in (s, P, Q))
+    W = P @ (torch.linspace(2, 1, 4, **kind)[:, None] * Q.T)
+    angles = spectra.singular_angles(W, W + P[:, :1] @ Q[:, 1:2].T, 1)
+    floats = [spectra.principal_angles(P, Q[:, :2]), spectra.vector_angles(P, Q), *angles]
+    floats += [spectra.effective_rank(s), spectra.stable_rank(s)]
+    return floats, [spectra.numerical_rank(s, 0.1)]
+
+
+@pytest.fixture
+def inputs(generator):
+    s = torch.rand(3, 4, generator=generator, **F64) + 0.1
+    return s, frame(4, 4, generator), frame(4, 4, generator)
+
+
+def test_device_and_dtype_are_kept(place, inputs):
+    given, reference = everything(place.kind, *inputs), everything(F64, *inputs)
+    for A in given[0] + given[1]:
+        assert A.device.type == place.kind["device"]
+    for A, B in zip(given[0], reference[0], strict=True):
+        assert A.dtype == place.kind["dtype"]
+        # An angle near zero has an absolute error of a few float32 epsilons.
+        assert (A.cpu().double() - B).abs().max() < 100 * place.tolerance
+    assert given[1][0].dtype == torch.int64 and torch.equal(given[1][0].cpu(), reference[1][0])
+
+
+def test_shapes_move_on_the_meta_device(inputs):
+    given, reference = everything({"device": "meta"}, *inputs), everything(F64, *inputs)
+    for A, B in zip(given[0] + given[1], reference[0] + reference[1], strict=True):
+        assert A.is_meta and A.dtype == B.dtype and A.shape == B.shape

@@ -13,8 +13,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 READY := .venv/.ready
 LAB := .venv/.lab
 
+# One thread for the small matrices of the pages: a second one mostly waits, and where the machine
+# is busy with something else both wait long.
+ONE := OMP_NUM_THREADS=1
+
 # The key of the execution cache and the strictness of the build are the same everywhere.
-BUILD := $(BIN)/jupyter-book build . -n -W --keep-going
+BUILD := $(ONE) $(BIN)/jupyter-book build . -n -W --keep-going
 NBMAKE := $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=300
 
 .PHONY: help
@@ -38,7 +42,7 @@ serve: ## show the built book on the loopback address
 
 .PHONY: test
 test: lint notebooks ## everything that CI holds; each notebook is executed once
-	$(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests
+	$(ONE) $(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests
 
 .PHONY: lint
 lint: $(READY) ## style and spelling

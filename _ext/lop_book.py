@@ -5,7 +5,8 @@
   depend on besides, and the cache gets a folder for each key. myst-nb registers the path of
   the cache as a value of the environment, so a new key makes Sphinx read every page again.
 * **Nothing forgotten.** Sphinx does not repeat the warnings of a page that it need not read
-  again: a second build would pass where the first failed. :func:`forget_failure` prevents it.
+  again: a second build would pass where the first failed. :func:`forget_failure` prevents it,
+  and :func:`watch_static_files` makes it notice an edit of the style.
 * **The Claims page.** A claim cell's output holds the record of one checked sentence.
   :class:`ClaimCollector` reads them from the executed notebooks, and the ``claims`` directive
   shows them all in tables.
@@ -69,6 +70,18 @@ def use_keyed_cache(app, config):
     for old in path.parent.glob("*"):
         if old != path:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def watch_static_files(app, config):
+    """Make an edit of the style a change of the configuration, so that the pages are written.
+
+    Sphinx copies static files only when it writes some page.
+    """
+    digest = hashlib.sha256()
+    for folder in config.html_static_path:
+        for path in sorted(Path(app.srcdir, folder).glob("*.*")):  # not what others wrote, below
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    config.lop_static_key = digest.hexdigest()
 
 
 def read_notebook(path, config=None):
@@ -301,7 +314,9 @@ def drop_thebe(app, config):
 
 def setup(app):
     """Connect everything above."""
+    app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)
+    app.connect("config-inited", watch_static_files)
     app.connect("config-inited", drop_thebe)
     app.add_node(claims_table)
     app.add_directive("claims", ClaimsDirective)

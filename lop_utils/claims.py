@@ -32,13 +32,16 @@ class Claim(NamedTuple):
 
     def number(self) -> str:
         """Return the measurement beside its bounds, such as ``1.2e-15 ≤ 1e-12``."""
-        within = f" (to {self.bounds['rtol']:.2g} relative)" if "rtol" in self.bounds else ""
-        signs = " and ".join(
+        parts = [
             f"{sign} {self.bounds[bound]:.6g}"
             for bound, sign in _SIGNS.items()
             if bound in self.bounds
-        )
-        return f"{self.measured:.3g} {signs}{within}"
+        ]
+        if (rtol := self.bounds.get("rtol")) == 0:
+            parts[-1] = f"= {self.bounds['near']:.6g}"
+        elif rtol is not None:
+            parts[-1] += f" (to {rtol:.2g} relative)"
+        return f"{self.measured:.3g} " + " and ".join(parts)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         line = (

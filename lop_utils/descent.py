@@ -22,10 +22,10 @@ class Iterate(NamedTuple):
     """Scalar: the loss of ``Ws``, without the weight-decay term."""
 
 
-Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+_Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
-def _descend(Ws, residual, step: Step, *, eta, steps) -> Iterator[Iterate]:
+def _descend(Ws, residual, step: _Step, *, eta, steps) -> Iterator[Iterate]:
     for t in range(steps + 1):
         loss, grads = dln.gradients(Ws, residual)
         if not torch.isfinite(loss):
@@ -81,8 +81,9 @@ def gradient_descent(
 
     Examples
     --------
+    >>> from lop_utils import losses
     >>> Ws = [torch.tensor([[1.0]]), torch.tensor([[1.0]])]
-    >>> run = gradient_descent(Ws, dln.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=2)
+    >>> run = gradient_descent(Ws, losses.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=2)
     >>> [round(iterate.loss.item(), 3) for iterate in run]
     [0.5, 0.312, 0.175]
     """
@@ -129,8 +130,9 @@ def adam(
 
     Examples
     --------
+    >>> from lop_utils import losses
     >>> Ws = [torch.tensor([[1.0]]), torch.tensor([[1.0]])]
-    >>> run = adam(Ws, dln.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=1)
+    >>> run = adam(Ws, losses.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=1)
     >>> round(list(run)[-1].Ws[0].item(), 6)  # the first step has length eta in each entry
     1.1
     """
@@ -176,8 +178,9 @@ def record(
 
     Examples
     --------
+    >>> from lop_utils import losses
     >>> Ws = [torch.tensor([[1.0]])]
-    >>> run = gradient_descent(Ws, dln.matrix_residual(torch.zeros(1, 1)), eta=0.5, steps=4)
+    >>> run = gradient_descent(Ws, losses.matrix_residual(torch.zeros(1, 1)), eta=0.5, steps=4)
     >>> record(run, every=2, loss=lambda it: it.loss)
     {'t': tensor([0, 2, 4]), 'loss': tensor([0.5000, 0.0312, 0.0020])}
     """

@@ -15,7 +15,7 @@ import torch
 
 __all__ = ["Recorded", "pick", "record", "recorded"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Recorded = dict[str, Any]
 
 _CHECKOUT = Path(__file__).resolve().parent.parent / "book" / "_recorded"
@@ -28,7 +28,7 @@ def _scale() -> str:
     return scale
 
 
-def pick(*, book: T, paper: T) -> T:
+def pick(*, book: _T, paper: _T) -> _T:
     """Return the value that belongs to the scale of this run.
 
     Parameters

@@ -17,7 +17,7 @@ PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
     0: ["_checks", "claims", "scale"],
     1: ["dln", "spectra"],
-    2: ["datasets", "descent", "features"],
+    2: ["datasets", "descent", "losses", "features"],
     3: ["parsimony", "mean_field"],
     4: ["compression"],
     5: ["completion", "adapters"],

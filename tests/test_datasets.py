@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from lop_utils import datasets, descent, dln
+from lop_utils import datasets, descent, dln, losses
 
 F64 = {"dtype": torch.float64}
 
@@ -187,8 +187,8 @@ def test_descent_on_whitened_data_is_descent_on_a_matrix(digits):
         return list(descent.gradient_descent(Ws, residual, eta=1e-3, lam=1e-3, steps=50))
 
     by_data, by_matrix = (
-        run(dln.data_residual(white.X, Y)),
-        run(dln.matrix_residual(Y @ white.X.T)),
+        run(losses.data_residual(white.X, Y)),
+        run(losses.matrix_residual(Y @ white.X.T)),
     )
     gaps = [(a.loss - b.loss).item() for a, b in zip(by_data, by_matrix, strict=True)]
     for a, b in zip(by_data, by_matrix, strict=True):
@@ -196,7 +196,7 @@ def test_descent_on_whitened_data_is_descent_on_a_matrix(digits):
             assert (W - other).abs().max() < 1e-13
     assert max(gaps) - min(gaps) < 1e-10  # the losses, near 1e3, differ by one constant
     # Inputs whitened to X X^T = N I, as other texts do, would not do.
-    wrong = run(dln.data_residual(white.X * 1797**0.5 / 30, Y))
+    wrong = run(losses.data_residual(white.X * 1797**0.5 / 30, Y))
     assert (wrong[-1].Ws[0] - by_matrix[-1].Ws[0]).abs().max() > 1e-3
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from lop_utils import descent, dln
+from lop_utils import descent, dln, losses
 
 F64 = {"dtype": torch.float64}
 DIMS = (4, 5, 3)
@@ -51,7 +51,9 @@ def gap(iterates, states):
 
 @pytest.mark.parametrize("lam", [0.0, 0.1])
 def test_gradient_descent_is_torch_s_sgd(Ws, Phi, lam):
-    run = list(descent.gradient_descent(Ws, dln.matrix_residual(Phi), eta=0.05, lam=lam, steps=60))
+    run = list(
+        descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=0.05, lam=lam, steps=60)
+    )
     states = by_torch(lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=lam), Ws, Phi, 60)
     assert gap(run, states) < 1e-13
     for it, (_, loss) in zip(run, states, strict=True):
@@ -59,7 +61,7 @@ def test_gradient_descent_is_torch_s_sgd(Ws, Phi, lam):
 
 
 def test_adam_is_torch_s_adam(Ws, Phi):
-    run = list(descent.adam(Ws, dln.matrix_residual(Phi), eta=0.01, steps=60))
+    run = list(descent.adam(Ws, losses.matrix_residual(Phi), eta=0.01, steps=60))
     assert gap(run, by_torch(lambda p: torch.optim.Adam(p, lr=0.01), Ws, Phi, 60)) < 1e-13
 
 
@@ -76,7 +78,7 @@ def test_another_step_would_not_pass(Ws, Phi, wrong):
     eta, lam, steps = 0.05, 0.1, 5
     states = by_torch(lambda p: torch.optim.SGD(p, lr=eta, weight_decay=lam), Ws, Phi, steps)
     for _ in range(steps):
-        grads = dln.gradients(Ws, dln.matrix_residual(Phi)).grads
+        grads = dln.gradients(Ws, losses.matrix_residual(Phi)).grads
         Ws = [wrong(W, G, eta, lam) for W, G in zip(Ws, grads, strict=True)]
     assert max((W - other).abs().max() for W, other in zip(Ws, states[-1][0], strict=True)) > 1e-4
 
@@ -85,7 +87,7 @@ def test_one_step_in_closed_form():
     # Scalars, L = 1: (1 - 0.1 * 2) * 3 - 0.1 * (3 - 1) = 2.2.
     (_, last) = descent.gradient_descent(
         [torch.tensor([[3.0]], **F64)],
-        dln.matrix_residual(torch.tensor([[1.0]], **F64)),
+        losses.matrix_residual(torch.tensor([[1.0]], **F64)),
         eta=0.1,
         lam=2.0,
         steps=1,
@@ -96,13 +98,13 @@ def test_one_step_in_closed_form():
 
 @each_method
 def test_the_stream(method, Ws, Phi):
-    run = list(method(Ws, dln.matrix_residual(Phi), eta=0.01, steps=3))
+    run = list(method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=3))
     assert [it.t for it in run] == [0, 1, 2, 3]
     assert all(torch.equal(a, b) for a, b in zip(run[0].Ws, Ws, strict=True))
     for it in run:  # each loss is that of the weights beside it
         W = dln.end_to_end(it.Ws)
         assert it.loss.shape == () and it.loss == 0.5 * (W - Phi).square().sum()
-    assert [it.t for it in method(Ws, dln.matrix_residual(Phi), eta=0.01, steps=0)] == [0]
+    assert [it.t for it in method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=0)] == [0]
 
 
 @each_method
@@ -110,7 +112,7 @@ def test_the_stream(method, Ws, Phi):
 def test_every_iterate_owns_its_tensors(method, L, Ws, Phi):
     Ws = Ws if L == 2 else [dln.end_to_end(Ws)]
     before = [W.clone() for W in Ws]
-    start = {"residual": dln.matrix_residual(Phi), "eta": 0.01, "steps": 4}
+    start = {"residual": losses.matrix_residual(Phi), "eta": 0.01, "steps": 4}
     expected = [[W.clone() for W in it.Ws] for it in method(Ws, **start)]
     kept = []
     for it, weights in zip(method(Ws, **start), expected, strict=True):
@@ -125,7 +127,7 @@ def test_every_iterate_owns_its_tensors(method, L, Ws, Phi):
 @each_method
 def test_the_run_starts_from_the_weights_at_the_call(method, Ws, Phi):
     before = [W.clone() for W in Ws]
-    run = method(Ws, dln.matrix_residual(Phi), eta=0.01, steps=1)
+    run = method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=1)
     for W in Ws:
         W.zero_()
     assert all(torch.equal(a, b) for a, b in zip(next(run).Ws, before, strict=True))
@@ -134,7 +136,7 @@ def test_the_run_starts_from_the_weights_at_the_call(method, Ws, Phi):
 @each_method
 def test_parameters_of_a_module_can_be_a_start(method, Ws, Phi):
     start = [torch.nn.Parameter(W) for W in Ws]
-    for it in method(start, dln.matrix_residual(Phi), eta=0.01, steps=2):
+    for it in method(start, losses.matrix_residual(Phi), eta=0.01, steps=2):
         assert not any(W.requires_grad for W in it.Ws) and not it.loss.requires_grad
 
 
@@ -145,7 +147,7 @@ def test_a_stream_is_lazy(method, Ws, Phi):
     def residual(W):
         nonlocal calls
         calls += 1
-        return dln.matrix_residual(Phi)(W)
+        return losses.matrix_residual(Phi)(W)
 
     run = method(Ws, residual, eta=0.01, steps=10**9)
     assert calls == 0
@@ -183,7 +185,7 @@ def test_decay_is_checked_at_the_call(lam, got):
 
 
 def test_a_residual_that_does_not_fit_is_named(Ws):
-    run = descent.gradient_descent(Ws, dln.matrix_residual(torch.eye(4, **F64)), eta=1, steps=1)
+    run = descent.gradient_descent(Ws, losses.matrix_residual(torch.eye(4, **F64)), eta=1, steps=1)
     with pytest.raises(ValueError, match=r"W: wanted shape \(4, 4\), got \(3, 4\)"):
         next(run)
 
@@ -193,7 +195,7 @@ def test_divergence_names_the_step_and_eta(Ws, Phi, dtype):
     Ws, Phi = [W.to(dtype) for W in Ws], Phi.to(dtype)
     seen = -1
     with pytest.raises(FloatingPointError) as caught:
-        for it in descent.gradient_descent(Ws, dln.matrix_residual(Phi), eta=50, steps=1000):
+        for it in descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=50, steps=1000):
             seen = it.t
             assert it.loss.isfinite()
     assert re.fullmatch(
@@ -207,7 +209,7 @@ def test_divergence_names_the_step_and_eta(Ws, Phi, dtype):
 def test_a_start_that_is_too_large_is_a_divergence_at_step_0():
     run = descent.gradient_descent(
         [torch.full((1, 1), 1e200, **F64)],
-        dln.matrix_residual(torch.ones(1, 1, **F64)),
+        losses.matrix_residual(torch.ones(1, 1, **F64)),
         eta=1,
         steps=1,
     )
@@ -279,9 +281,9 @@ def test_record_refuses(arguments, error, message):
 @each_method
 def test_device_and_dtype_are_kept(method, place, Ws, Phi):
     start = [W.to(**place.kind) for W in Ws]
-    run = method(start, dln.matrix_residual(Phi.to(**place.kind)), eta=0.01, steps=20)
+    run = method(start, losses.matrix_residual(Phi.to(**place.kind)), eta=0.01, steps=20)
     found = descent.record(run, W=lambda it: it.Ws[0], loss=lambda it: it.loss)
     for A in (found["W"], found["loss"]):
         assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
-    expected = list(method(Ws, dln.matrix_residual(Phi), eta=0.01, steps=20))[-1].Ws[0]
+    expected = list(method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=20))[-1].Ws[0]
     assert (found["W"][-1].cpu().double() - expected).abs().max() < place.tolerance

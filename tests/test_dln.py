@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lop_utils import dln
+from lop_utils import dln, losses
 
 INITS = [dln.orthogonal_init, dln.gaussian_init, dln.uniform_init]
 each_init = pytest.mark.parametrize("init", INITS, ids=lambda init: init.__name__)
@@ -176,16 +176,16 @@ DIMS = [(4, 4, 4, 4), (5, 3), (6, 4, 7, 2), (3, 8, 8, 8, 8, 2)]
 each_dims = pytest.mark.parametrize("dims", DIMS, ids=str)
 
 
-def losses(dims, generator):
+def some_losses(dims, generator):
     X = torch.randn(dims[0], 9, generator=generator, **F64)
     Y = torch.randn(dims[-1], 9, generator=generator, **F64)
-    return [dln.matrix_residual(Y @ X.T), dln.data_residual(X, Y)]
+    return [losses.matrix_residual(Y @ X.T), losses.data_residual(X, Y)]
 
 
 @each_dims
 def test_gradients_equal_autograd(dims, generator):
     Ws = network(dims, generator)
-    for residual in losses(dims, generator):
+    for residual in some_losses(dims, generator):
         loss, grads = dln.gradients(Ws, residual)
         expected, leaves = by_autograd(Ws, residual)
         scale = max(1.0, max(G.abs().max().item() for G in leaves))
@@ -196,7 +196,7 @@ def test_gradients_equal_autograd(dims, generator):
 def test_gradients_pass_gradcheck(generator):
     # Independent of autograd's rules too: finite differences of the loss, layer by layer.
     Ws, h = network((3, 4, 2), generator), 1e-6
-    residual = losses((3, 4, 2), generator)[0]
+    residual = some_losses((3, 4, 2), generator)[0]
     for W, G in zip(Ws, dln.gradients(Ws, residual).grads, strict=True):
         for index in torch.cartesian_prod(*map(torch.arange, W.shape)).tolist():
             losses_ = []
@@ -211,7 +211,7 @@ def test_gradients_of_scalars_in_closed_form():
     # L = 3 scalars: W = abc, the derivative in a is bc (abc - phi).
     a, b, c, phi = 2.0, 3.0, 5.0, 7.0
     Ws = [torch.tensor([[w]], **F64) for w in (a, b, c)]
-    loss, grads = dln.gradients(Ws, dln.matrix_residual(torch.tensor([[phi]], **F64)))
+    loss, grads = dln.gradients(Ws, losses.matrix_residual(torch.tensor([[phi]], **F64)))
     R = a * b * c - phi
     assert loss == R**2 / 2
     assert [G.item() for G in grads] == [b * c * R, a * c * R, a * b * R]
@@ -255,8 +255,8 @@ WRONG = {
 def test_square_layers_would_hide_no_wrong_gradient(wrong, generator):
     # All shapes fit here, so only the numbers can tell.
     Ws, Phi = network((4, 4, 4, 4), generator), torch.randn(4, 4, generator=generator, **F64)
-    expected = by_autograd(Ws, dln.matrix_residual(Phi))[1]
-    assert worst(dln.gradients(Ws, dln.matrix_residual(Phi)).grads, expected) < 1e-13
+    expected = by_autograd(Ws, losses.matrix_residual(Phi))[1]
+    assert worst(dln.gradients(Ws, losses.matrix_residual(Phi)).grads, expected) < 1e-13
     assert worst(wrong(Ws, dln.end_to_end(Ws) - Phi), expected) > 0.1
 
 
@@ -264,7 +264,7 @@ def test_square_layers_would_hide_no_wrong_gradient(wrong, generator):
 def test_gradients_take_three_products_a_layer_but_one(L, generator):
     d = 8
     Ws = network((d,) * (L + 1), generator)
-    residual = dln.matrix_residual(torch.eye(d, **F64))  # makes no product of its own
+    residual = losses.matrix_residual(torch.eye(d, **F64))  # makes no product of its own
     with FlopCounterMode(display=False) as counter:
         dln.gradients(Ws, residual)
     assert counter.get_total_flops() == 3 * (L - 1) * 2 * d**3
@@ -276,7 +276,7 @@ def test_gradients_take_three_products_a_layer_but_one(L, generator):
 @each_dims
 def test_gradients_cost_what_autograd_costs_for_any_widths(dims, generator):
     Ws = network(dims, generator)
-    residual = dln.matrix_residual(torch.zeros(dims[-1], dims[0], **F64))
+    residual = losses.matrix_residual(torch.zeros(dims[-1], dims[0], **F64))
     totals = []
     for differentiate in (dln.gradients, by_autograd):
         with FlopCounterMode(display=False) as counter:
@@ -288,7 +288,7 @@ def test_gradients_cost_what_autograd_costs_for_any_widths(dims, generator):
 def test_gradients_record_nothing_and_change_nothing(generator):
     Ws = network((4, 4, 4), generator)
     before = [W.clone() for W in Ws]
-    loss, grads = dln.gradients(Ws, dln.matrix_residual(torch.eye(4, **F64)))
+    loss, grads = dln.gradients(Ws, losses.matrix_residual(torch.eye(4, **F64)))
     assert not loss.requires_grad and not any(G.requires_grad for G in grads)
     assert worst(Ws, before) == 0
 
@@ -305,7 +305,7 @@ def test_gradients_record_nothing_and_change_nothing(generator):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda Ws: dln.gradients(Ws, dln.matrix_residual(torch.eye(2))),
+        lambda Ws: dln.gradients(Ws, losses.matrix_residual(torch.eye(2))),
         dln.end_to_end,
         lambda Ws: dln.layer_outputs(Ws, torch.eye(2)),
     ],
@@ -328,7 +328,7 @@ def test_layers_are_finite(use):
 
 def test_gradients_let_nan_through():
     # A run that diverges passes here on its way to the error that names the step and eta.
-    loss, _ = dln.gradients([torch.eye(2) * math.nan], dln.matrix_residual(torch.eye(2)))
+    loss, _ = dln.gradients([torch.eye(2) * math.nan], losses.matrix_residual(torch.eye(2)))
     assert loss.isnan()
 
 
@@ -343,7 +343,7 @@ def test_a_residual_of_another_shape():
 def test_whitened_data_differ_from_the_matrix_loss_by_a_constant(generator):
     X = dln.orthogonal_init((9, 4), 1.0, generator=generator)[0]  # X X^T = I
     Y = torch.randn(3, 9, generator=generator, **F64)
-    by_data, by_matrix = dln.data_residual(X, Y), dln.matrix_residual(Y @ X.T)
+    by_data, by_matrix = losses.data_residual(X, Y), losses.matrix_residual(Y @ X.T)
     gaps = []
     for _ in range(3):
         W = torch.randn(3, 4, generator=generator, **F64)
@@ -358,32 +358,40 @@ def test_losses_are_sums_over_samples(generator):
         torch.randn(*shape, generator=generator, **F64) for shape in ((4, 9), (3, 9), (3, 4))
     )
     by_loop = sum(0.5 * (W @ X[:, n] - Y[:, n]).square().sum() for n in range(9))
-    assert dln.data_residual(X, Y)(W)[0].item() == pytest.approx(by_loop.item(), rel=1e-14)
+    assert losses.data_residual(X, Y)(W)[0].item() == pytest.approx(by_loop.item(), rel=1e-14)
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: dln.matrix_residual([[1.0]]), TypeError, "Phi: wanted a torch.Tensor, got list"),
         (
-            lambda: dln.matrix_residual(torch.eye(2).long()),
+            lambda: losses.matrix_residual([[1.0]]),
+            TypeError,
+            "Phi: wanted a torch.Tensor, got list",
+        ),
+        (
+            lambda: losses.matrix_residual(torch.eye(2).long()),
             TypeError,
             "Phi: wanted a floating-point matrix, got torch.int64",
         ),
-        (lambda: dln.data_residual([[1.0]], torch.eye(2)), TypeError, "X: wanted a torch.Tensor"),
-        (lambda: dln.data_residual(torch.eye(2), [1.0]), TypeError, "Y: wanted a torch.Tensor"),
         (
-            lambda: dln.data_residual(torch.eye(2), torch.ones(2)),
+            lambda: losses.data_residual([[1.0]], torch.eye(2)),
+            TypeError,
+            "X: wanted a torch.Tensor",
+        ),
+        (lambda: losses.data_residual(torch.eye(2), [1.0]), TypeError, "Y: wanted a torch.Tensor"),
+        (
+            lambda: losses.data_residual(torch.eye(2), torch.ones(2)),
             ValueError,
             "Y: wanted a matrix, got shape (2,)",
         ),
         (
-            lambda: dln.data_residual(torch.eye(2), torch.ones(4, 3)),
+            lambda: losses.data_residual(torch.eye(2), torch.ones(4, 3)),
             ValueError,
             "Y: wanted shape (4, 2), got (4, 3)",
         ),
         (
-            lambda: dln.data_residual(torch.eye(2), torch.eye(2).double()),
+            lambda: losses.data_residual(torch.eye(2), torch.eye(2).double()),
             ValueError,
             "Y: wanted torch.float32 on cpu as X, got torch.float64 on cpu",
         ),
@@ -399,17 +407,17 @@ def test_residuals_refuse(make, error, message):
     ("residual", "message"),
     [
         # Each of these would broadcast or promote, and train towards something else in silence.
-        (dln.matrix_residual(torch.ones(1, 3)), "W: wanted shape (1, 3), got (3, 3)"),
+        (losses.matrix_residual(torch.ones(1, 3)), "W: wanted shape (1, 3), got (3, 3)"),
         (
-            dln.data_residual(torch.eye(3), torch.ones(1, 3)),
+            losses.data_residual(torch.eye(3), torch.ones(1, 3)),
             "W: wanted shape (1, 3), got (3, 3)",
         ),
         (
-            dln.matrix_residual(torch.eye(3).double()),
+            losses.matrix_residual(torch.eye(3).double()),
             "W: wanted torch.float64 on cpu as Phi, got torch.float32 on cpu",
         ),
         (
-            dln.data_residual(torch.eye(3).double(), torch.eye(3).double()),
+            losses.data_residual(torch.eye(3).double(), torch.eye(3).double()),
             "W: wanted torch.float64 on cpu as X, got torch.float32 on cpu",
         ),
     ],
@@ -428,7 +436,7 @@ def everything(kind, generator=None):
     Ws = [W for init in INITS for W in init((4, 4), 0.5, generator=generator, **kind)]
     X = torch.ones(4, 6, **kind)
     tensors = [*Ws, dln.end_to_end(Ws), *dln.layer_outputs(Ws, X)]
-    for residual in (dln.matrix_residual(X[:, :4]), dln.data_residual(X, X)):
+    for residual in (losses.matrix_residual(X[:, :4]), losses.data_residual(X, X)):
         loss, grads = dln.gradients(Ws, residual)
         tensors += [loss, *grads, *residual(Ws[0])]
     return tensors

@@ -158,6 +158,7 @@ def test_a_failing_notebook_fails_every_time_and_says_why(book):
 def execute(path):
     """Stand in for nbmake: give each code cell an output."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count = 1

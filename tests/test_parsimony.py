@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from lop_utils import datasets, descent, dln, parsimony, spectra
+from lop_utils import datasets, descent, dln, losses, parsimony, spectra
 
 F64 = {"dtype": torch.float64}
 SIGMA = (1.0, 0.9, 0.8)  # the target's singular values: norm 1, rank r = 3
@@ -22,7 +22,7 @@ def problem(case, d, L, eps, kind=F64, sigma=SIGMA):
 
 
 def run(Ws, Phi, *, steps, every=100, **kwargs):
-    for it in descent.gradient_descent(Ws, dln.matrix_residual(Phi), steps=steps, **kwargs):
+    for it in descent.gradient_descent(Ws, losses.matrix_residual(Phi), steps=steps, **kwargs):
         if it.t % every == 0:
             yield it
 
@@ -153,7 +153,7 @@ def test_the_law_on_digits():
     assert (spaces.core, spaces.shrinking, spaces.frozen) == (20, 0, 41)
     for it in run(Ws0, Phi, eta=1e-3, steps=500):
         assert violation(it.Ws, spaces, 0.5) < 1e-12
-    assert it.loss < 0.1 * dln.matrix_residual(Phi)(dln.end_to_end(Ws0))[0]  # it has learned
+    assert it.loss < 0.1 * losses.matrix_residual(Phi)(dln.end_to_end(Ws0))[0]  # it has learned
 
 
 # What does not obey, or is computed wrongly, must be seen
@@ -163,7 +163,7 @@ def test_adam_does_not_obey():
     eps = 0.1
     Ws0, Phi = problem(1, 30, 3, eps)
     spaces = parsimony.invariant_subspaces(Ws0, Phi, 3, eps)
-    *_, it = descent.adam(Ws0, dln.matrix_residual(Phi), eta=1e-3, steps=100)
+    *_, it = descent.adam(Ws0, losses.matrix_residual(Phi), eta=1e-3, steps=100)
     # Whatever multiple of the identity one would compare with.
     off = max(
         max(b.upper.abs().max().item(), b.lower.abs().max().item())
@@ -218,7 +218,7 @@ def small_run():
 @pytest.mark.parametrize("wrong", WRONG_BASES.values(), ids=WRONG_BASES)
 def test_another_basis_would_not_pass(wrong):
     Ws0, Phi, Ws, rho = small_run()
-    A, G = dln.end_to_end(Ws0), dln.gradients(Ws0, dln.matrix_residual(Phi)).grads[0]
+    A, G = dln.end_to_end(Ws0), dln.gradients(Ws0, losses.matrix_residual(Phi)).grads[0]
     spaces = parsimony.invariant_subspaces(Ws0, Phi, R, EPS)
     right = turned(right_basis(Phi, Phi.T @ A), Ws0, EPS, 2 * R)
     assert violation(Ws, spaces, rho) < 1e-13 and violation(Ws, right, rho) < 1e-13

@@ -9,9 +9,15 @@ the README's clone command repeat it. The README's picture is drawn from a recor
 import re
 from pathlib import Path
 
+import torch
 import yaml
+from matplotlib.figure import Figure
+
+from lop_utils import plots
+from lop_utils.scale import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
+PICTURE = "book/_static/spectrum.svg"
 
 # File, the line that repeats the address, and the line as it must be.
 REPEATED = [
@@ -36,13 +42,21 @@ def derived(root=ROOT):
     return texts
 
 
-def write_picture(root=ROOT):
-    """Draw book/_static/spectrum.svg, the README's picture."""
-    # HOOK: draw from the recorded result with lop_utils.plots and save to the path below.
-    _ = root / "book" / "_static" / "spectrum.svg"
+def draw_picture(path):
+    """Draw the recorded spectra of the introduction, as the page does."""
+    values = recorded("intro-spectrum")["values"]
+    t, gd, adam = (torch.tensor(values[name]) for name in ("t", "gd", "adam"))
+    plots.use_style()
+    figure = Figure(figsize=(7.2, 3.2))
+    axes = figure.subplots(1, 2, sharey=True)
+    runs = {"gradient descent": gd, "Adam": adam}
+    plots.compared_spectra(axes, t, runs, values["r"])
+    axes[0].set_ylim(1e-3, 3)
+    plots.label_groups(axes[0], gd[-1], values["r"], values["d"])
+    path.write_text(plots.compact_svg(figure), encoding="utf-8")
 
 
 if __name__ == "__main__":
     for name, text in derived().items():
         (ROOT / name).write_text(text, encoding="utf-8")
-    write_picture()
+    draw_picture(ROOT / PICTURE)

@@ -38,7 +38,7 @@ def write(root=ROOT):
     shutil.rmtree(root / FOLDER, ignore_errors=True)
     names = [name for name, _ in chapters(root)]
     for name in names:
-        notebook = jupytext.read(root / f"{name}.md")
+        notebook = jupytext.read(root / f"{name}.md", fmt="md:myst")
         notebook.metadata["lop_key"] = code_key(root)
         path = root / FOLDER / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,9 @@ def graft(executed, notebook):
         if source.execution_count is None and source.source.strip():
             return False
         target.outputs, target.execution_count = source.outputs, source.execution_count
+    for key in ("language_info", "widgets"):  # what the kernel said of itself, and its widgets
+        if key in executed.metadata:
+            notebook.metadata[key] = executed.metadata[key]
     return True
 
 

@@ -1,0 +1,94 @@
+"""What the figures draw, read back from the Axes and the files."""
+
+import re
+
+import matplotlib as mpl
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from lop_utils import plots
+
+
+@pytest.fixture(autouse=True)
+def restore_style():
+    with mpl.rc_context():
+        yield
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def colours(ax):
+    return [line.get_color() for line in ax.lines]
+
+
+def test_three_groups_draws_the_ends_in_colour_and_on_top(ax):
+    values = torch.arange(9.0, 0, -1).expand(4, 9)
+    plots.three_groups(ax, torch.arange(4), values, r=2)
+    assert colours(ax) == [plots.REST] * 5 + [plots.RISES] * 2 + [plots.FALLS] * 2
+    assert [line.get_ydata()[0] for line in ax.lines] == [7, 6, 5, 4, 3, 9, 8, 2, 1]
+
+
+def test_three_groups_draws_equal_curves_once(ax):
+    values = torch.tensor([[2.0] + [1.0] * 994 + [0.5]]).expand(3, 996)
+    plots.three_groups(ax, torch.arange(3), values, r=1)
+    assert colours(ax) == [plots.REST, plots.RISES, plots.FALLS]
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        (torch.rand(3, 4), ValueError, "values: wanted more than 2r = 4 columns, got 4"),
+        (torch.rand(2, 9), ValueError, "t: wanted 2 steps as values has rows, got 3"),
+        (torch.ones(3, 9).long(), TypeError, "values: wanted a floating-point matrix"),
+    ],
+)
+def test_three_groups_refuses(ax, values, error, message):
+    with pytest.raises(error, match=message):
+        plots.three_groups(ax, torch.arange(3), values, r=2)
+
+
+def test_label_groups_keeps_its_lines_of_text_apart(ax):
+    ax.set(yscale="log", ylim=(1e-3, 3))
+    plots.label_groups(ax, torch.tensor([1.0, 0.1, 0.099]), r=1, d=1000)
+    stay, fall = (text.xy[1] for text in ax.texts[1:])
+    assert [text.get_text() for text in ax.texts] == ["1 rise", "998 stay", "1 fall"]
+    assert torch.tensor(stay / fall).log10() > 0.07 * torch.tensor(3 / 1e-3).log10()
+
+
+def test_magnitudes_draws_zero_as_the_floor(ax):
+    image = plots.magnitudes(ax, torch.tensor([[0.0, -2.0]]), floor=1e-9)
+    assert image.get_array().tolist() == [[pytest.approx(1e-9), 2.0]]
+    with pytest.raises(ValueError, match="floor: wanted floor > 0"):
+        plots.magnitudes(ax, torch.eye(2), floor=0.0)
+
+
+def test_compared_spectra_wants_an_axis_for_each_run():
+    axes = Figure().subplots(1, 2)
+    with pytest.raises(ValueError, match="zip"):
+        plots.compared_spectra(axes, torch.arange(2), {"one": torch.rand(2, 5)}, r=1)
+
+
+def test_compact_svg_rounds_paths_and_nothing_else():
+    figure = Figure()
+    figure.subplots().plot(torch.rand(50))
+    text = plots.compact_svg(figure)
+    paths = re.findall(r' d="([^"]*)"', text)
+    assert max(len(n.split(".")[1]) for n in re.findall(r"\d+\.\d+", " ".join(paths))) == 2
+    assert re.search(r"scale\(0\.\d{4,}", text)  # a glyph's scale must keep its digits
+    assert plots.compact_svg(figure) == text  # one figure gives one file
+
+
+def luminance(colour):
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+
+@pytest.mark.parametrize("colour", [plots.RISES, plots.FALLS, plots.REST])
+def test_lines_and_their_labels_stand_out_from_white(colour):
+    # 3:1 is what WCAG asks of graphics; the dark theme inverts, which keeps the contrast.
+    assert 1.05 / (luminance(colour) + 0.05) > 3

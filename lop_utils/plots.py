@@ -23,6 +23,7 @@ __all__ = [
     "end_labels",
     "label_groups",
     "magnitudes",
+    "svd_panels",
     "three_groups",
     "use_style",
 ]
@@ -37,7 +38,7 @@ _STYLE = {
     "savefig.facecolor": "white",
     "font.family": "sans-serif",
     "font.size": 10,
-    "mathtext.fontset": "cm",
+    "mathtext.fontset": "dejavusans",  # as the text: the file holds each digit once
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -75,9 +76,10 @@ def use_style() -> None:
 
 
 def compact_svg(figure: Figure) -> str:
-    """Write a figure as SVG whose curves are exact to a hundredth of a point.
+    """Write a figure as SVG that looks the same and weighs a third less.
 
-    Matplotlib writes a millionth, which nobody sees and every reader downloads.
+    Matplotlib writes coordinates to a millionth of a point, names each group, and indents.
+    Coordinates to a hundredth are enough, and nothing refers to the names.
 
     Parameters
     ----------
@@ -98,8 +100,25 @@ def compact_svg(figure: Figure) -> str:
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    digits = re.compile(r"(\.\d\d)\d+")
-    return re.sub(r' d="[^"]*"', lambda path: digits.sub(r"\1", path[0]), file.getvalue())
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
+    text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r">\s+<", "><", text))
+    text = re.sub(r' d="([^"]*)"', lambda path: f' d="{_short_path(path[1])}"', text)
+    return re.sub(r' [xy]="[^"]*"', lambda number: _two_decimals(number[0]), text)
+
+
+def _two_decimals(text: str) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", text)
+
+
+def _short_path(path: str) -> str:
+    # A command goes on until another letter comes, and a line follows a move by itself.
+    short, command = [], ""
+    for step in _two_decimals(path).split("\n"):
+        letter = step[:1]
+        goes_on = letter in "LQC" and (letter == command or (command, letter) == ("M", "L"))
+        short.append(step[1:].strip() if goes_on else step.strip())
+        command = letter
+    return " ".join(filter(None, short))
 
 
 def three_groups(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:
@@ -131,8 +150,8 @@ def three_groups(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:
     --------
     >>> from matplotlib.figure import Figure
     >>> ax = three_groups(Figure().subplots(), torch.arange(2), torch.rand(2, 9), r=2)
-    >>> len(ax.lines)
-    9
+    >>> [line.get_color() == color for line, color in zip(ax.lines, (REST, RISES, FALLS))]
+    [True, True, True]
     """
     T, k = _checks.matrix("values", values).shape
     r = _checks.count("r", r)
@@ -143,15 +162,53 @@ def three_groups(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:
     t, values = t.cpu(), values.cpu()
     groups = ((range(r, k - r), REST, 0.9), (range(r), RISES, 1.8), (range(k - r, k), FALLS, 1.8))
     for columns, color, width in groups:  # the many first and thin, the few on top
-        drawn = None
+        drawn: list[Tensor] = []
         for i in columns:
             # What lies on its neighbour is drawn once: 994 equal curves weigh as much as one.
-            if drawn is None or not torch.allclose(values[:, i], drawn, rtol=1e-4, atol=1e-9):
-                drawn = values[:, i]
-                ax.plot(t, drawn, color=color, lw=width)
+            if not drawn or not torch.allclose(values[:, i], drawn[-1], rtol=1e-4, atol=1e-9):
+                drawn.append(values[:, i])
+        # One line for the whole group, broken by NaN: a small file, and a single legend entry.
+        gap = torch.full((1, len(drawn)), torch.nan)
+        y = torch.cat([torch.stack(drawn, 1), gap.to(values.dtype)]).T.flatten()
+        x = torch.cat([t.double(), gap[:, 0].double()]).repeat(len(drawn))
+        ax.plot(x, y, color=color, lw=width)
     ax.set_xlabel("step $t$")
     ax.margins(x=0)
     return ax
+
+
+def svd_panels(
+    axes: Sequence[Axes], t: Tensor, sv: Tensor, right: Tensor, left: Tensor, r: int
+) -> None:
+    """Draw one layer's singular values and the angles of its singular vectors, side by side.
+
+    Parameters
+    ----------
+    axes : sequence of three Axes
+        For the singular values, the right and the left angles.
+    t : Tensor, shape (T,)
+        Steps.
+    sv : Tensor, shape (T, d)
+        Singular values, descending at each step.
+    right, left : Tensor, shape (T, 2r + 1)
+        From `spectra.singular_angles`.
+    r : int
+        How many at each end have a colour of their own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `three_groups`.
+
+    Examples
+    --------
+    >>> axes = Figure().subplots(1, 3)
+    >>> svd_panels(axes, torch.arange(2), torch.rand(2, 9), *torch.rand(2, 2, 5), r=2)
+    >>> [len(ax.lines) for ax in axes]
+    [3, 3, 3]
+    """
+    for ax, values in zip(axes, (sv, right, left), strict=True):
+        three_groups(ax, t, values, r).locator_params(nbins=4)
 
 
 def end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> Axes:
@@ -219,6 +276,7 @@ def compared_spectra(axes: Sequence[Axes], t: Tensor, runs: Mapping[str, Tensor]
     """
     for ax, (title, sv) in zip(axes, runs.items(), strict=True):
         three_groups(ax, t, sv, r).set(yscale="log")
+        ax.minorticks_off()
         ax.set_title(title, loc="left")
     axes[0].set_ylabel(r"singular values $\sigma_i$")
 

@@ -16,7 +16,7 @@ import lop_utils
 PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
     0: ["_checks", "claims", "scale"],
-    1: ["dln", "spectra"],
+    1: ["dln", "recursions", "spectra"],
     2: ["datasets", "descent", "losses", "features"],
     3: ["parsimony", "mean_field"],
     4: ["compression"],

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln
+from lop_utils import _checks, dln, losses
 
-__all__ = ["Iterate", "adam", "gradient_descent", "record"]
+__all__ = ["Iterate", "adam", "gradient_descent", "heavy_ball", "minibatch_sgd", "record"]
 
 
 class Iterate(NamedTuple):
@@ -95,6 +95,141 @@ def gradient_descent(
         return [(1 - eta * lam) * W - eta * G for W, G in zip(Ws, grads, strict=True)]
 
     return _descend(Ws, residual, step, eta=eta, steps=steps)
+
+
+def heavy_ball(
+    Ws: Sequence[Tensor],
+    residual: dln.Residual,
+    *,
+    eta: float,
+    beta: float,
+    lam: float = 0.0,
+    steps: int,
+) -> Iterator[Iterate]:
+    r"""Run gradient descent with heavy-ball momentum.
+
+    .. math:: M_l \leftarrow \beta M_l + \nabla_l\ell + \lambda W_l, \qquad
+              W_l \leftarrow W_l - \eta M_l
+
+    Parameters
+    ----------
+    Ws : sequence of Tensor
+        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed.
+    residual : callable
+        Takes the end-to-end matrix; returns the loss and its gradient in that matrix.
+    eta : float
+        Step size, for a loss that sums over entries or samples.
+    beta : float
+        Momentum, from 0 (which is `gradient_descent`) to below 1.
+    lam : float
+        Weight decay.
+    steps : int
+        Number of steps; the stream has ``steps + 1`` iterates, ``t = 0`` first.
+
+    Yields
+    ------
+    Iterate
+
+    Raises
+    ------
+    TypeError, ValueError
+        At the call, if an argument is out of range or the shapes of the layers do not follow.
+    FloatingPointError
+        While running, if the loss is no longer finite; names the step and ``eta``.
+
+    References
+    ----------
+    Polyak (1964), doi:10.1016/0041-5553(64)90137-5.
+
+    Examples
+    --------
+    >>> from lop_utils import losses
+    >>> Ws = [torch.tensor([[1.0]])]
+    >>> target = losses.matrix_residual(torch.zeros(1, 1))
+    >>> run = heavy_ball(Ws, target, eta=0.5, beta=0.5, steps=2)
+    >>> [iterate.Ws[0].item() for iterate in run]  # the second step has the first one's half
+    [1.0, 0.5, 0.0]
+    """
+    Ws = [W.detach().clone() for W in _checks.layers("Ws", Ws)]
+    eta, lam = _checks.positive("eta", eta), _checks.nonnegative("lam", lam)
+    steps = _checks.count("steps", steps)
+    if not _checks.nonnegative("beta", beta) < 1:
+        raise ValueError(f"beta: wanted 0 <= beta < 1, got {beta!r}")
+    velocity = [torch.zeros_like(W) for W in Ws]
+
+    def step(Ws: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        for l, (W, G) in enumerate(zip(Ws, grads, strict=True)):
+            velocity[l] = beta * velocity[l] + G + lam * W
+        return [W - eta * M for W, M in zip(Ws, velocity, strict=True)]
+
+    return _descend(Ws, residual, step, eta=eta, steps=steps)
+
+
+def minibatch_sgd(
+    Ws: Sequence[Tensor],
+    X: Tensor,
+    Y: Tensor,
+    *,
+    eta: float,
+    batch: int,
+    steps: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[Iterate]:
+    r"""Run stochastic gradient descent on :math:`\frac12\|W_{L:1}X - Y\|_F^2`.
+
+    Each step draws ``batch`` of the N samples without replacement and scales their gradient by
+    N / batch, so that it equals the full gradient on average.
+
+    Parameters
+    ----------
+    Ws : sequence of Tensor
+        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed.
+    X : Tensor, shape (d_x, N)
+        Inputs in columns.
+    Y : Tensor, shape (d_y, N)
+        Labels in columns.
+    eta : float
+        Step size, for a loss that sums over the samples.
+    batch : int
+        Samples a step; N gives `gradient_descent`.
+    steps : int
+        Number of steps; the stream has ``steps + 1`` iterates, ``t = 0`` first.
+    generator : torch.Generator, optional
+        Source of randomness, on the CPU; torch's global one if absent.
+
+    Yields
+    ------
+    Iterate
+        The loss is that of all samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        At the call, if an argument is out of range or the shapes do not follow.
+    FloatingPointError
+        While running, if the loss is no longer finite; names the step and ``eta``.
+
+    Examples
+    --------
+    >>> X = Y = torch.eye(2)
+    >>> run = minibatch_sgd([torch.zeros(2, 2)], X, Y, eta=0.5, batch=1, steps=1)
+    >>> list(run)[-1].Ws[0].diagonal().sort().values.tolist()  # one sample, weighted twice
+    [0.0, 1.0]
+    """
+    full = losses.data_residual(X, Y)
+    Ws = [W.detach().clone() for W in _checks.layers("Ws", Ws)]
+    eta, steps = _checks.positive("eta", eta), _checks.count("steps", steps)
+    N = X.shape[1]
+    if _checks.count("batch", batch, at_least=1) > N:
+        raise ValueError(f"batch: wanted at most N = {N} samples, got {batch}")
+
+    def step(Ws: list[Tensor], _: list[Tensor]) -> list[Tensor]:
+        drawn = torch.randperm(N, generator=generator)[:batch].to(X.device)
+        part = losses.data_residual(X[:, drawn], Y[:, drawn])
+        grads = dln.gradients(Ws, part).grads
+        return [W - eta * N / batch * G for W, G in zip(Ws, grads, strict=True)]
+
+    return _descend(Ws, full, step, eta=eta, steps=steps)
 
 
 def adam(

@@ -9,13 +9,14 @@ with fixed orthogonal :math:`U_l, V_l`. Case 1 (:math:`d_y = d`) has :math:`\rho
 """
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lop_utils import _checks, dln
-from lop_utils.recursions import rho_flow, rho_frozen, rho_frozen_flow, rho_recursion
+from lop_utils.recursions import rho_flow, rho_frozen, rho_frozen_flow, rho_recursion, rho_scales
 
 __all__ = [
     "Blocks",
@@ -28,6 +29,7 @@ __all__ = [
     "rho_frozen",
     "rho_frozen_flow",
     "rho_recursion",
+    "rho_scales",
 ]
 
 
@@ -39,20 +41,40 @@ class InvariantSubspaces(NamedTuple):
     U: list[Tensor]
     """Left basis of each layer, shape (d, d); of the last layer only if d_y = d."""
     core: int
-    """Columns in which the layer learns: 2r."""
+    """Columns in which the layer learns: 2r in the two cases of the theorem."""
     shrinking: int
     """Columns on which the layer is rho(t) times an isometry, rho from `rho_recursion`."""
     frozen: int
     """The same with rho from `rho_frozen`."""
 
 
-def _null_last(stack: Tensor) -> Tensor:
-    # Full right singular vectors: the row space of the stack first, its kernel last.
-    return torch.linalg.svd(stack, full_matrices=True).Vh.T
+def _split(stack: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
+    # Orthonormal columns: a complement of the kernel, and the kernel, of the given dimension.
+    V = torch.linalg.svd(stack, full_matrices=True).Vh.T
+    return V[:, : V.shape[1] - kernel], V[:, V.shape[1] - kernel :]
+
+
+def _first_basis(A: Tensor, Phi: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the core, shrinking and frozen columns of ``V_1``."""
+    d_y, d = Phi.shape
+    A, Phi = A / torch.linalg.matrix_norm(A, 2), Phi / torch.linalg.matrix_norm(Phi, 2)
+    none = Phi.new_zeros(d, 0)
+    if d_y == d:
+        core, shrinking = _split(torch.cat([Phi, Phi.T @ A]), d - 2 * r)
+        return core, shrinking, none
+    # Frozen: what neither the target nor the start sees.
+    seen, frozen = _split(torch.cat([Phi, A]), max(d - d_y - r, 0))
+    if d_y <= 2 * r:
+        return seen, none, frozen
+    # Shrinking: the images A^T u of outputs u that the target reaches from neither side.
+    _, u = _split(torch.cat([Phi.T, Phi @ A.T]), d_y - 2 * r)
+    shrinking = A.T @ u
+    core, _ = _split(torch.cat([shrinking, frozen], 1).T, 0)
+    return core[:, shrinking.shape[1] + frozen.shape[1] :], shrinking, frozen
 
 
 def invariant_subspaces(
-    Ws0: Sequence[Tensor], Phi: Tensor, r: int, eps: float
+    Ws0: Sequence[Tensor], Phi: Tensor, r: int, eps: float | Sequence[float]
 ) -> InvariantSubspaces:
     r"""Find where gradient descent moves, from the initial weights alone.
 
@@ -61,7 +83,8 @@ def invariant_subspaces(
     :math:`A` (case 2, ``d_y = r``) send to zero is never reached by a gradient. One SVD of the
     two matrices stacked separates the span of their rows, 2r directions, from that common
     kernel. Later layers follow from :math:`U_l = W_l(0) V_l / \varepsilon`,
-    :math:`V_{l+1} = U_l`.
+    :math:`V_{l+1} = U_l`. For ``r < d_y < d`` both kinds of directions occur, and the core has
+    up to 3r columns.
 
     Parameters
     ----------
@@ -71,9 +94,9 @@ def invariant_subspaces(
     Phi : Tensor, shape (d_y, d)
         Target.
     r : int
-        Rank of ``Phi``, or an upper bound of it; in case 2 it equals ``d_y``.
-    eps : float
-        Initialisation scale.
+        Rank of ``Phi``, or an upper bound of it.
+    eps : float or sequence of float
+        Initialisation scale, of all layers or of each.
 
     Returns
     -------
@@ -86,11 +109,12 @@ def invariant_subspaces(
     ------
     TypeError, ValueError
         If shapes disagree, a layer is not ``eps``-orthogonal, ``Phi`` has a rank above ``r``,
-        ``r < d_y < d`` (neither case), or ``2r >= d`` (the core would fill the whole space).
+        or ``2r >= d`` or ``r > d_y`` (the core would fill the whole space).
 
     References
     ----------
-    Yaras et al. (2023), arXiv:2306.01154, Theorem 1.
+    Yaras et al. (2023), arXiv:2306.01154, Theorem 1, for the two cases; layers of unequal
+    scale: Yaras et al. (2024), arXiv:2406.04112.
 
     Examples
     --------
@@ -102,33 +126,32 @@ def invariant_subspaces(
     >>> spaces.core, spaces.shrinking, spaces.frozen
     (2, 7, 0)
     """
-    Ws0, eps = _checks.layers("Ws0", Ws0), _checks.positive("eps", eps)
+    Ws0 = _checks.layers("Ws0", Ws0)
+    scales = [eps] * len(Ws0) if isinstance(eps, Real) else list(eps)
+    if len(scales) != len(Ws0):
+        raise ValueError(f"eps: wanted one or L = {len(Ws0)} scales, got {len(scales)}")
+    scales = [_checks.positive("eps", scale) for scale in scales]
     d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
     for l, W in enumerate(Ws0):
         _checks.shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
-        _checks.orthogonal_up_to(f"Ws0[{l}]", W, eps)
+        _checks.orthogonal_up_to(f"Ws0[{l}]", W, scales[l])
     _checks.shaped("Phi", Phi, (d_y, d))
     _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
     r = _checks.count("r", r, at_least=1)
     if 2 * r >= d:
         raise ValueError(f"r: wanted 2r < d = {d}, got r = {r}: the core would fill the space")
-    if d_y not in (d, r):
-        raise ValueError(
-            f"d_y: wanted d_y = d = {d} (case 1) or d_y = r = {r} (case 2), got d_y = {d_y}"
-        )
+    if not r <= d_y <= d:
+        raise ValueError(f"d_y: wanted r = {r} <= d_y <= d = {d}, got d_y = {d_y}")
     rank = int(torch.linalg.matrix_rank(Phi))
     if not 1 <= rank <= r:
         raise ValueError(f"Phi: wanted a rank from 1 to r = {r}, got rank {rank}")
 
-    A = dln.end_to_end(Ws0)
-    other = Phi.T @ A if d_y == d else A
-    stack = torch.cat([Phi / torch.linalg.norm(Phi), other / torch.linalg.norm(other)])
-    V, U = [_null_last(stack)], []
-    for W in Ws0 if d_y == d else Ws0[:-1]:
-        U.append(W @ V[-1] / eps)
+    parts = _first_basis(dln.end_to_end(Ws0), Phi, r)
+    V, U = [torch.cat(parts, 1)], []
+    for W, scale in zip(Ws0 if d_y == d else Ws0[:-1], scales, strict=False):
+        U.append(W @ V[-1] / scale)
         V.append(U[-1])
-    sizes = (2 * r, d - 2 * r, 0) if d_y == d else (2 * r, 0, d - 2 * r)
-    return InvariantSubspaces(V[: len(Ws0)], U, *sizes)
+    return InvariantSubspaces(V[: len(Ws0)], U, *(part.shape[1] for part in parts))
 
 
 class Blocks(NamedTuple):
@@ -194,7 +217,7 @@ class Departure(NamedTuple):
     """Scalar: the largest entry of the remaining block minus rho times the identity."""
 
 
-def departure(Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float) -> Departure:
+def departure(Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float | Tensor) -> Departure:
     """Measure by how much the theorem's form is missed, at the worst layer.
 
     Parameters
@@ -203,8 +226,8 @@ def departure(Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float) -> D
         Layers at some time.
     spaces : InvariantSubspaces
         From `invariant_subspaces`.
-    rho : float
-        What the theorem says of the rest at that time.
+    rho : float or Tensor, shape (shrinking + frozen,)
+        What the theorem says of the rest at that time: one number, or one for each column.
 
     Returns
     -------

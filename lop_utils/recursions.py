@@ -4,13 +4,14 @@ r"""The scalar recursions of the law of parsimony, and the closed forms of their
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lop_utils import _checks
 
-__all__ = ["rho_flow", "rho_frozen", "rho_frozen_flow", "rho_recursion"]
+__all__ = ["rho_flow", "rho_frozen", "rho_frozen_flow", "rho_recursion", "rho_scales"]
 
 
 def rho_recursion(eps: float, *, eta: float, lam: float, L: int, steps: int) -> Tensor:
@@ -64,6 +65,53 @@ def rho_recursion(eps: float, *, eta: float, lam: float, L: int, steps: int) -> 
             )
         values.append(rho)
     return torch.tensor(values, dtype=torch.float64)
+
+
+def rho_scales(eps: Sequence[float], *, eta: float, lam: float, steps: int) -> Tensor:
+    r"""Iterate :math:`\rho_l \leftarrow \rho_l\,(1 - \eta\lambda - \eta\prod_{k\ne l}\rho_k^2)`.
+
+    Layers that start with different scales keep different values on the rest; with equal ones
+    this is `rho_recursion`.
+
+    Parameters
+    ----------
+    eps : sequence of float
+        Initialisation scale of each layer.
+    eta : float
+        Step size, for a loss that sums over the entries.
+    lam : float
+        Weight decay.
+    steps : int
+        Number of steps.
+
+    Returns
+    -------
+    Tensor of float64, shape (steps + 1, L)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Yaras et al. (2024), arXiv:2406.04112.
+
+    Examples
+    --------
+    >>> rho_scales([1.0, 2.0], eta=0.1, lam=0.0, steps=1).tolist()
+    [[1.0, 2.0], [0.6, 1.8]]
+    """
+    start = [_checks.positive(f"eps[{l}]", scale) for l, scale in enumerate(eps)]
+    eta, lam = _checks.positive("eta", eta), _checks.nonnegative("lam", lam)
+    rhos = [torch.tensor(start, dtype=torch.float64)]
+    L = len(start)
+    others = ~torch.eye(L, dtype=torch.bool)
+    for _ in range(_checks.count("steps", steps)):
+        # Not the product over all divided by one: a value may reach zero.
+        squares = torch.where(others, rhos[-1] ** 2, 1.0).prod(1)
+        rhos.append(rhos[-1] * (1 - eta * lam - eta * squares))
+    return torch.stack(rhos)
 
 
 def rho_frozen(eps: float, *, eta: float, lam: float, steps: int) -> Tensor:

@@ -17,8 +17,8 @@ PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
     0: ["_checks", "claims", "scale"],
     1: ["dln", "recursions", "spectra"],
-    2: ["datasets", "descent", "losses", "features"],
-    3: ["parsimony", "mean_field"],
+    2: ["datasets", "losses", "features"],
+    3: ["descent", "parsimony", "mean_field"],
     4: ["compression"],
     5: ["completion", "adapters"],
     6: ["plots"],

@@ -287,3 +287,53 @@ def test_device_and_dtype_are_kept(method, place, Ws, Phi):
         assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
     expected = list(method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=20))[-1].Ws[0]
     assert (found["W"][-1].cpu().double() - expected).abs().max() < place.tolerance
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+def test_heavy_ball_is_torch_s_sgd_with_momentum(Ws, Phi, lam, beta):
+    residual = losses.matrix_residual(Phi)
+    run = descent.heavy_ball(Ws, residual, eta=0.01, beta=beta, lam=lam, steps=60)
+    states = by_torch(
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=beta, weight_decay=lam), Ws, Phi, 60
+    )
+    assert gap(run, states) < 1e-13
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan")])
+def test_heavy_ball_refuses_a_momentum_out_of_range(Ws, Phi, beta):
+    with pytest.raises(ValueError, match="beta: wanted"):
+        descent.heavy_ball(Ws, losses.matrix_residual(Phi), eta=0.1, beta=beta, steps=1)
+
+
+def test_minibatch_sgd_with_all_samples_is_gradient_descent(Ws, Phi, generator):
+    X = torch.randn(Phi.shape[1], 8, generator=generator, dtype=Phi.dtype)
+    residual = losses.data_residual(X, Phi @ X)
+    full = descent.gradient_descent(Ws, residual, eta=0.01, steps=20)
+    drawn = descent.minibatch_sgd(Ws, X, Phi @ X, eta=0.01, batch=8, steps=20)
+    states = [(it.Ws, it.loss.item()) for it in full]
+    assert gap(drawn, states) < 1e-13
+
+
+def test_minibatch_sgd_is_unbiased_and_follows_its_generator(Ws, Phi):
+    X = torch.randn(Phi.shape[1], 4, generator=torch.Generator().manual_seed(1), dtype=Phi.dtype)
+    Y = Phi @ X
+    grads = dln.gradients(Ws, losses.data_residual(X, Y)).grads
+
+    def after(seed):
+        draw = torch.Generator().manual_seed(seed)
+        *_, last = descent.minibatch_sgd(Ws, X, Y, eta=1e-3, batch=1, steps=1, generator=draw)
+        return last.Ws
+
+    assert all(map(torch.equal, after(3), after(3)))
+    seeds = {tuple(after(seed)[0].flatten().tolist()): seed for seed in range(40)}
+    assert len(seeds) == 4  # as many first steps as samples
+    for l, G in enumerate(grads):
+        mean = torch.stack([(Ws[l] - after(seed)[l]) / 1e-3 for seed in seeds.values()]).mean(0)
+        assert (mean - G).abs().max() < 1e-10
+
+
+def test_minibatch_sgd_refuses_more_samples_than_there_are(Ws, Phi):
+    X = torch.eye(Phi.shape[1], dtype=Phi.dtype)
+    with pytest.raises(ValueError, match="batch: wanted at most N = "):
+        descent.minibatch_sgd(Ws, X, Phi @ X, eta=0.1, batch=X.shape[1] + 1, steps=1)

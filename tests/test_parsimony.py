@@ -380,7 +380,12 @@ def refused(change=None, *, case=1, r=2, eps=0.5):
         (
             refused(case=2, r=3),
             ValueError,
-            "d_y: wanted d_y = d = 9 (case 1) or d_y = r = 3 (case 2), got d_y = 2",
+            "d_y: wanted r = 3 <= d_y <= d = 9, got d_y = 2",
+        ),
+        (
+            refused(eps=[0.5]),
+            ValueError,
+            "eps: wanted one or L = ",
         ),
     ],
     ids=[
@@ -398,7 +403,8 @@ def refused(change=None, *, case=1, r=2, eps=0.5):
         "2r>=d",
         "rank-above-r",
         "Phi=0",
-        "neither-case",
+        "r>d_y",
+        "scales",
     ],
 )
 def test_hypotheses_are_named(call, error, message):
@@ -615,3 +621,79 @@ def test_shapes_move_on_the_meta_device(dtype):
     flows = [parsimony.rho_flow(1, tau, lam=0, L=2), parsimony.rho_frozen_flow(1, tau, lam=0)]
     for B, shape in zip([*b, *flows], shapes, strict=True):
         assert B.is_meta and B.dtype == dtype and B.shape == shape
+
+
+# d_y -> how many columns learn, shrink and stay, for d = 30 and r = 3: up to d_y = 2r every output
+# adds one to the core, then to what shrinks; the core is largest, 3r, in the middle.
+SIZES = {
+    3: (6, 0, 24),
+    5: (8, 0, 22),
+    6: (9, 0, 21),
+    8: (9, 2, 19),
+    20: (9, 14, 7),
+    29: (7, 23, 0),
+    30: (6, 24, 0),
+}
+
+
+@pytest.mark.parametrize(("d_y", "sizes"), SIZES.items())
+def test_between_the_cases_both_kinds_of_rest_occur(d_y, sizes, generator):
+    d, r, L, eps, eta, lam = 30, 3, 3, 0.3, 0.05, 1e-2
+    strengths = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    Phi = datasets.low_rank_target(d_y, d, strengths, generator=generator)
+    Ws0 = dln.orthogonal_init((d,) * L + (d_y,), eps, generator=generator)
+    spaces = parsimony.invariant_subspaces(Ws0, Phi, r, eps)
+    assert (spaces.core, spaces.shrinking, spaces.frozen) == sizes
+    shrinks = parsimony.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=400)
+    stays = parsimony.rho_frozen(eps, eta=eta, lam=lam, steps=400)
+    run = descent.gradient_descent(Ws0, losses.matrix_residual(Phi), eta=eta, lam=lam, steps=400)
+    for it in run:
+        if it.t % 100 == 0:
+            rho = torch.cat([shrinks[it.t].expand(sizes[1]), stays[it.t].expand(sizes[2])])
+            assert max(parsimony.departure(it.Ws, spaces, rho)) < 1e-12
+            # The one rho of either case does not fit where both kinds occur.
+            if it.t and sizes[1] and sizes[2]:
+                assert parsimony.departure(it.Ws, spaces, shrinks[it.t]).rest > 1e-5
+
+
+def test_the_core_is_no_larger_than_it_must_be(generator):
+    """Of 3r columns none could be left out: each one of them is moved."""
+    d, r, d_y, eps = 30, 3, 12, 0.3
+    strengths = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    Phi = datasets.low_rank_target(d_y, d, strengths, generator=generator)
+    Ws0 = dln.orthogonal_init((d, d, d, d_y), eps, generator=generator)
+    spaces = parsimony.invariant_subspaces(Ws0, Phi, r, eps)
+    *_, last = descent.gradient_descent(Ws0, losses.matrix_residual(Phi), eta=0.05, steps=400)
+    core = parsimony.blocks(last.Ws, spaces)[1].core
+    rho = parsimony.rho_recursion(eps, eta=0.05, lam=0.0, L=3, steps=400)[-1]
+    sv = torch.linalg.svdvals(core)
+    assert (torch.minimum((sv - rho).abs(), (sv - eps).abs()) > 1e-6).all()
+
+
+@pytest.mark.parametrize("lam", [0.0, 1e-2])
+def test_layers_of_unequal_scale_have_a_rho_each(lam, generator):
+    d, r, eta, scales = 30, 3, 0.05, (0.15, 0.3, 0.6)
+    strengths = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    Phi = datasets.low_rank_target(d, d, strengths, generator=generator)
+    Ws0 = [
+        scale * W
+        for scale, W in zip(
+            scales, dln.orthogonal_init((d,) * 4, 1.0, generator=generator), strict=True
+        )
+    ]
+    spaces = parsimony.invariant_subspaces(Ws0, Phi, r, scales)
+    rhos = parsimony.rho_scales(scales, eta=eta, lam=lam, steps=400)
+    *_, last = descent.gradient_descent(
+        Ws0, losses.matrix_residual(Phi), eta=eta, lam=lam, steps=400
+    )
+    for rho, cut in zip(rhos[-1], parsimony.blocks(last.Ws, spaces), strict=True):
+        assert (cut.rest - rho * torch.eye(d - 2 * r, dtype=rho.dtype)).abs().max() < 1e-12
+        assert max(cut.upper.abs().max(), cut.lower.abs().max()) < 1e-12
+
+
+def test_rho_scales_with_equal_scales_is_rho_recursion():
+    one = parsimony.rho_recursion(0.7, eta=0.1, lam=0.01, L=4, steps=50)
+    each = parsimony.rho_scales([0.7] * 4, eta=0.1, lam=0.01, steps=50)
+    assert (each - one[:, None]).abs().max() < 1e-14
+    with pytest.raises(ValueError, match=re.escape("eps[1]: wanted eps[1] > 0, got 0")):
+        parsimony.rho_scales([1.0, 0.0], eta=0.1, lam=0.0, steps=1)

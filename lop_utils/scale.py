@@ -62,13 +62,19 @@ def _folder():
 
 
 def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "-C", str(_CHECKOUT.parent), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or "unknown"
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(_CHECKOUT.parent.parent), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    # A record that the same run has just written does not make the code another.
+    changed = git("status", "--porcelain", "--", ".", ":!book/_recorded")
+    return f"{commit}-dirty" if commit and changed else commit or "unknown"
 
 
 def _rounded(value: Any) -> Any:

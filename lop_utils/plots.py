@@ -208,7 +208,7 @@ def svd_panels(
     [3, 3, 3]
     """
     for ax, values in zip(axes, (sv, right, left), strict=True):
-        three_groups(ax, t, values, r).locator_params(nbins=4)
+        three_groups(ax, t, values, r).locator_params(nbins=3)
 
 
 def end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> Axes:

@@ -17,6 +17,7 @@ from lop_utils import _checks
 __all__ = [
     "LossAndGradients",
     "Residual",
+    "aligned_init",
     "end_to_end",
     "gaussian_init",
     "gradients",
@@ -196,6 +197,59 @@ def uniform_init(
         return 2 * torch.rand(*shape, **kwargs) - 1
 
     return _rescaled(draw, dims, eps, generator=generator, dtype=dtype, device=device)
+
+
+def aligned_init(
+    Phi: Tensor, L: int, eps: float, *, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    r"""Draw an ``eps``-orthogonal start whose product is aligned with the target.
+
+    With :math:`\Phi = U S V^\top` in full, layer l is :math:`\varepsilon R_{l+1} R_l^\top` with
+    :math:`R_1 = V`, :math:`R_{L+1} = U` and Haar matrices between. The product is then diagonal
+    in the target's singular vectors, and training never couples them.
+
+    Parameters
+    ----------
+    Phi : Tensor, shape (d_y, d)
+        Target, ``d_y <= d``; it gives dtype and device.
+    L : int
+        Depth, the number of layers.
+    eps : float
+        Initialisation scale.
+    generator : torch.Generator, optional
+        Source of randomness; torch's global one if absent.
+
+    Returns
+    -------
+    list of Tensor
+        ``[W_1, ..., W_L]``, ``(d, d)`` each but the last, ``(d_y, d)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``Phi`` is no finite floating-point matrix or has more rows than columns, ``L < 1``,
+        or ``eps <= 0``.
+
+    References
+    ----------
+    Saxe, McClelland and Ganguli (2013), arXiv:1312.6120.
+
+    Examples
+    --------
+    >>> Phi = torch.diag(torch.tensor([-2.0, 1.0]))
+    >>> Ws = aligned_init(Phi, 3, 0.1)
+    >>> [round(w, 6) for w in end_to_end(Ws).diagonal().tolist()]  # 0.1^3, with Phi's signs
+    [-0.001, 0.001]
+    """
+    L, eps = _checks.count("L", L, at_least=1), _checks.positive("eps", eps)
+    d_y, d = _checks.matrix("Phi", Phi).shape
+    if d_y > d:
+        raise ValueError(f"Phi: wanted d_y <= d, got shape {tuple(Phi.shape)}")
+    U, _, Vh = torch.linalg.svd(Phi)
+    kind = dict(generator=generator, dtype=Phi.dtype, device=Phi.device)
+    turns = [Vh.T, *(orthogonal_init((d, d), 1.0, **kind)[0] for _ in range(L - 1))]
+    Ws = [eps * after @ before.T for before, after in pairwise(turns)]
+    return [*Ws, eps * U @ turns[-1][:, :d_y].T]
 
 
 def layer_outputs(Ws: Sequence[Tensor], X: Tensor) -> list[Tensor]:

@@ -454,3 +454,19 @@ def test_device_and_dtype_are_kept(place, generator):
 def test_shapes_move_on_the_meta_device(dtype):
     for A, B in zip(everything({"dtype": dtype, "device": "meta"}), everything(F64), strict=True):
         assert A.is_meta and A.dtype == dtype and A.shape == B.shape
+
+
+@pytest.mark.parametrize(("d_y", "L"), [(6, 1), (6, 3), (2, 4)])
+def test_an_aligned_start_is_diagonal_in_the_target_s_singular_vectors(d_y, L, generator):
+    Phi = torch.randn(d_y, 6, generator=generator, **F64)
+    Ws = dln.aligned_init(Phi, L, 0.5, generator=generator)
+    U, _, Vh = torch.linalg.svd(Phi)
+    wanted = torch.zeros(d_y, 6, **F64).fill_diagonal_(0.5**L)
+    assert (U.T @ dln.end_to_end(Ws) @ Vh.T - wanted).abs().max() < 1e-14
+    for W in Ws:
+        assert (W @ W.T - 0.25 * torch.eye(len(W), **F64)).abs().max() < 1e-14
+
+
+def test_an_aligned_start_refuses_a_target_that_is_too_tall():
+    with pytest.raises(ValueError, match="Phi: wanted d_y <= d"):
+        dln.aligned_init(torch.eye(3)[:, :2], 2, 0.1)

@@ -304,6 +304,16 @@ def offer_notebook(app, pagename, templatename, context, doctree):
         context["ipynb_source"] = f"{pagename}.ipynb"
 
 
+def plain_bibliography(app, pagename, templatename, context, doctree):
+    """Take the roles off the bibliography: a list may not own entries of the role they have.
+
+    A screen reader reads the entries without them; with them it announces an empty list.
+    """
+    if 'class="citation-list"' in context.get("body", ""):
+        for role in (' role="list"', ' role="doc-biblioentry"'):
+            context["body"] = context["body"].replace(role, "")
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -314,6 +324,8 @@ def drop_thebe(app, config):
 
 def setup(app):
     """Connect everything above."""
+    for other in ("lop_api", "lop_status"):
+        app.setup_extension(other)
     app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)
     app.connect("config-inited", watch_static_files)
@@ -325,6 +337,7 @@ def setup(app):
     app.connect("env-check-consistency", check_claim_ids)
     app.connect("doctree-resolved", show_claims)
     app.connect("html-page-context", offer_notebook)
+    app.connect("html-page-context", plain_bibliography)
     app.connect("build-finished", forget_failure)
     return {
         # an edit of this file makes Sphinx read every page again

@@ -3,6 +3,9 @@
 The pages are real: a kernel runs them. Each test builds in a folder of its own.
 """
 
+import importlib.metadata
+import json
+import platform
 import re
 import shutil
 import subprocess
@@ -12,6 +15,7 @@ from pathlib import Path
 import nbformat
 import notebooks
 import pytest
+from lop_book import CLAIM_MIME
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +39,13 @@ record = {{"id": "{id}", "statement": "it is $x^2$", "measured": VALUE,
 display({{"application/vnd.lop.claim+json": record, "text/html": "<b>it is $x^2$</b>"}}, raw=True)
 ```
 """
+CLAIMED = {
+    "id": "one.square",
+    "statement": "so",
+    "measured": 1.0,
+    "bounds": {"at_most": 2.0},
+    "source": "x",
+}
 CONF = """
 import sys
 sys.path.insert(0, {extension!r})
@@ -163,7 +174,7 @@ def execute(path):
         if cell.cell_type == "code":
             cell.execution_count = 1
             cell.outputs = [nbformat.v4.new_output("stream", text="seen by nbmake\n")]
-            cell.metadata["execution"] = {"shell.execute_reply": "now"}
+            cell.metadata["execution"] = {"shell.execute_reply": "2026-01-01T00:00:00Z"}
     nbformat.write(notebook, path)
 
 
@@ -188,3 +199,133 @@ def test_what_has_changed_since_it_was_executed_is_not_stored(book):
     execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
     book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n2\n```\n")
     assert notebooks.store(book.folder) == []
+
+
+STATUS = "# Index\n\n```{toctree}\nchapter/one\n```\n\n```{status}\n```\n"
+RECORD = {"id": "wide", "seed": 3, "commit": "abc", "device": "a card", "seconds": 7.5}
+
+
+def seconds_shown(book):
+    """Return the seconds on the page with the tables, by title."""
+    table = re.search(r"<table[^>]*lop-seconds.*?</table>", book.page("index"), flags=re.S)
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table.group(), flags=re.S)
+    cells = [re.findall(r"<p>(.*?)</p>", row, flags=re.S) for row in rows]
+    texts = [[re.sub("<[^>]+>", "", cell) for cell in row] for row in cells]
+    return {row[0]: row[1] for row in texts if len(row) == 2 and re.fullmatch(r"[\d.]+|–", row[1])}
+
+
+def test_status_shows_seconds_versions_and_records(book):
+    book.write("index.md", STATUS)
+    record = {**RECORD, "torch": "2.0", "values": {"secret": 1}}
+    book.write("book/_recorded/wide.json", json.dumps(record))
+    code, log = book.build()
+    assert code == 0, log
+    shown = seconds_shown(book)
+    assert float(shown["One"]) > 0
+    assert shown["all of them"] == shown["One"]
+    page = book.page("index")
+    for part in (platform.python_version(), importlib.metadata.version("torch"), "jupyter-book"):
+        assert part in page
+    assert "scale (LOP_SCALE)" in page
+    for part in ("wide", "abc", "a card", "7.5"):
+        assert f"<p>{part}</p>" in page
+    assert "secret" not in page
+
+    # nothing changed: the page is not written again
+    code, log = book.build()
+    assert code == 0, log
+    assert "no targets are out of date" in log
+    assert seconds_shown(book) == shown
+
+    # another chapter was executed: the page, itself unchanged, is written again
+    book.write("chapter/one.md", HEADER.format(title="Uno") + "```{code-cell}\n1 + 1\n```\n")
+    code, log = book.build()
+    assert code == 0, log
+    assert seconds_shown(book).keys() == {"Uno", "all of them"}
+
+    # a new record
+    book.write("book/_recorded/deep.json", json.dumps({**record, "id": "deep"}))
+    code, log = book.build()
+    assert code == 0, log
+    assert "<p>deep</p>" in book.page("index")
+
+
+def test_status_shows_the_seconds_of_nbmake(book):
+    book.write("index.md", STATUS)
+    notebooks.write(book.folder)
+    path = book.folder / "build" / "nb" / "chapter" / "one.ipynb"
+    execute(path)
+    notebook = nbformat.read(path, as_version=4)
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code_cells:
+        cell.outputs = [nbformat.v4.new_output("display_data", data={CLAIM_MIME: CLAIMED})]
+        cell.metadata["execution"] = {
+            "iopub.execute_input": "2026-01-01T00:00:01.250000Z",
+            "shell.execute_reply": "2026-01-01T00:00:43.750000Z",
+        }
+    nbformat.write(notebook, path)
+    assert notebooks.store(book.folder) == ["chapter/one"]
+    code, log = book.build()
+    assert code == 0, log
+    assert "Executing notebook" not in log
+    assert seconds_shown(book) == {"One": "42.5", "all of them": "42.5"}
+
+
+def test_a_notebook_that_nobody_timed_has_a_dash(book):
+    book.write("index.md", STATUS)
+    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1\n```\n")
+    notebooks.write(book.folder)
+    path = book.folder / "build" / "nb" / "chapter" / "one.ipynb"
+    execute(path)
+    path.write_text(path.read_text().replace("shell.execute_reply", "something.else"))
+    assert notebooks.store(book.folder) == ["chapter/one"]
+    code, log = book.build()
+    assert code == 0, log
+    assert seconds_shown(book) == {"One": "–", "all of them": "–"}
+
+
+DOCUMENTED = '''"""A module, its `twice` and its `x`."""
+
+from typing import NamedTuple
+
+__all__ = ["Pair", "twice"]
+
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    left: int
+    """Shape (k, d): ``left = what``."""
+    right: int
+
+
+def twice(x):
+    """Return `x` twice, as `pairs.Pair`.
+
+    Parameters
+    ----------
+    x : Tensor, shape (d, k)
+        A number.
+    """
+'''
+
+
+def test_docstrings_keep_their_fields_and_find_their_names(book):
+    options = 'autodoc_default_options = {"members": True, "undoc-members": True}\n'
+    options += "nitpicky = True\nnapoleon_use_param = False\n"
+    rest = 'default_role = "py:obj"\nautodoc_typehints = "none"\n'
+    conf = (book.folder / "conf.py").read_text() + 'sys.path.insert(0, ".")\n'
+    book.write("conf.py", conf + options + rest)
+    book.write("lop_utils/pairs.py", DOCUMENTED)
+    again = 'from lop_utils.pairs import twice\n__all__ = ["twice"]\n'
+    book.write("lop_utils/again.py", f'"""Pass it on."""\n{again}')
+    module = "```{{eval-rst}}\n.. automodule:: lop_utils.{}\n```\n"
+    book.write("index.md", "# Index\n\n" + module.format("pairs") + module.format("again"))
+    shutil.rmtree(book.folder / "chapter")
+    code, log = book.build()
+    assert code == 0, log
+    page = re.sub("<[^>]+>", "", book.page("index"))
+    assert "Shape (k, d): left = what." in page
+    assert "Alias for field" not in page
+    assert "The same as lop_utils.pairs.twice" in page
+    assert 'href="#lop_utils.pairs.Pair"' in book.page("index")

@@ -9,6 +9,7 @@ store  those that have been executed since, all of them without an error, in the
 
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import jupytext
@@ -56,7 +57,8 @@ def store(root=ROOT):
             continue
         executed = nbformat.read(path, as_version=4)
         if executed.metadata.get("lop_key") == code_key(root) and graft(executed, notebook):
-            bundle = CacheBundleIn(notebook, str(root / f"{name}.md"))
+            took = {"execution_seconds": seconds(executed)}  # what myst-nb notes of its own
+            bundle = CacheBundleIn(notebook, str(root / f"{name}.md"), data=took)
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
             stored.append(name)
     return stored
@@ -83,6 +85,18 @@ def graft(executed, notebook):
         if key in executed.metadata:
             notebook.metadata[key] = executed.metadata[key]
     return True
+
+
+def seconds(executed):
+    """Return how long the cells took, from the first to the last; None if that was not noted."""
+    noted = [cell.metadata.get("execution", {}) for cell in executed.cells]
+    times = [
+        datetime.fromisoformat(times[event])
+        for times in noted
+        for event in ("iopub.execute_input", "shell.execute_reply")
+        if event in times
+    ]
+    return (max(times) - min(times)).total_seconds() if times else None
 
 
 if __name__ == "__main__":

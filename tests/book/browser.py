@@ -7,14 +7,18 @@ import threading
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import access
+
 HOW_TO_GET = (
     "no Chromium on this machine: install it (Debian and Ubuntu: apt install chromium, "
     "macOS: brew install --cask chromium), or put google-chrome on PATH"
 )
 
+# Two pixels to a point, as on most screens of today: of the figures, the pixels are looked at.
+DESK = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": 2}
 VIEWS = {
-    "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "light": {**DESK, "color_scheme": "light"},
+    "dark": {**DESK, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
 
@@ -47,6 +51,16 @@ MEASURE = r"""async () => {
   };
 }"""
 
+# Colours fade from one theme into the other; what is measured is where they end.
+SETTLE = """async (wanted) => {
+  const { dataset } = document.documentElement;
+  for (let i = 0; i < 60 && dataset.mode === "auto" && dataset.theme !== wanted; i++) {
+    await new Promise((resolve) => { setTimeout(resolve, 20); });
+  }
+  await new Promise((resolve) => { requestAnimationFrame(resolve); });
+  document.getAnimations().forEach((fading) => fading.finish());
+}"""
+
 
 class Visit(NamedTuple):
     """What one view of a page showed."""
@@ -55,6 +69,8 @@ class Visit(NamedTuple):
     outside: list[str]
     errors: list[str]
     missing: list[str]
+    faint: list[str]  # in the light and in the dark; on a phone it is the same ink
+    violations: list[str]
 
 
 def find_chromium():
@@ -99,8 +115,24 @@ def launch(executable):
         browser.close()
 
 
+@contextmanager
+def opened(browser, base, path, view):
+    """Open one page in one view, nothing more; yield it."""
+    context = browser.new_context(**VIEWS[view])
+    page = context.new_page()
+    page.goto(f"{base}/{path}", wait_until="load")
+    page.evaluate("async () => { await window.MathJax?.startup?.promise; }")
+    yield page
+    context.close()
+
+
 def visit(browser, base, path, view):
     """Open one page in one view and measure it; refuse every request to another machine."""
+    return visits(browser, base, path, view)[view]
+
+
+def visits(browser, base, path, view, *more):
+    """Open one page in one view, let the reader's system change to others, and measure each."""
     outside, errors, missing = [], [], []
 
     def gate(route):
@@ -127,6 +159,16 @@ def visit(browser, base, path, view):
         ),
     )
     page.goto(f"{base}/{path}", wait_until="load")
-    measured = page.evaluate(MEASURE)
+    seen = {}
+    for each in (view, *more):
+        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
+        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
+        measured = page.evaluate(MEASURE)
+        faint = access.faint_figures(page, measured["background"]) if each != "phone" else []
+        seen[each] = Visit(measured, outside, errors, missing, faint, [])
+    for each in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
+        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
+        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
+        seen[each].violations.extend(access.violations(page, colours_only=each == "dark"))
     context.close()
-    return Visit(measured, outside, errors, missing)
+    return seen

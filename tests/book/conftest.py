@@ -8,11 +8,13 @@ builds too: then the build executes what the cache lacks.
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import access
 import pytest
-from browser import HOW_TO_GET, find_chromium, launch, serve, visit
+from browser import HOW_TO_GET, find_chromium, launch, opened, serve, visits
 from page_rules import ROOT
 
 
@@ -70,14 +72,33 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def seen(html, chromium):
-    """Return a function that opens a page in a view, each once for all rules."""
-    visits = {}
+def served(html):
+    """Return the address of the built pages, while they are served."""
     with serve(html) as base:
+        yield base
 
-        def look(page, view):
-            if (page, view) not in visits:
-                visits[page, view] = visit(chromium, base, page, view)
-            return visits[page, view]
 
-        yield look
+@pytest.fixture(scope="session")
+def seen(served, chromium):
+    """Return a function that opens a page in a view, each once for all rules."""
+    # Of two themes one is loaded, the other switched to: half the pages load dark, half light.
+    both = cache(lambda page: visits(chromium, served, page, *themes(page)))
+    phone = cache(lambda page: visits(chromium, served, page, "phone"))
+    return lambda page, view: (phone if view == "phone" else both)(page)[view]
+
+
+def themes(page):
+    """Return the theme in which to load a page, and the one to switch to."""
+    return ("light", "dark") if sum(page.encode()) % 2 else ("dark", "light")
+
+
+@pytest.fixture(scope="session")
+def by_keyboard(served, chromium):
+    """Return a function that goes through a page by keyboard alone, once for all rules."""
+
+    @cache
+    def go(page):
+        with opened(chromium, served, page, "light") as open_page:
+            return {**access.walk(open_page), "presses": access.presses(open_page)}
+
+    return go

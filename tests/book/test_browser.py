@@ -1,10 +1,22 @@
 """The pages as a reader meets them, in headless Chromium with the network off."""
 
+import access
 import pytest
 from page_rules import PAGES
 
 every_page = pytest.mark.parametrize("page", PAGES)
 every_view = pytest.mark.parametrize("view", ["light", "dark", "phone"])
+both_themes = pytest.mark.parametrize("view", ["light", "dark"])
+# A page of each kind: with figures, with everything, with tables, with signatures, the search.
+CHAPTER = "book/parsimony/law.html"
+KINDS = [
+    "book/intro.html",
+    CHAPTER,
+    "book/appendix/claims.html",
+    "book/appendix/api/networks.html",
+    "search.html",
+]
+each_kind = pytest.mark.parametrize("page", KINDS)
 
 
 @every_page
@@ -54,3 +66,43 @@ def test_figures_belong_to_the_dark_page(seen, page):
     for figure in measured["figures"]:
         assert figure["filter"] == "invert(0.9294) hue-rotate(180deg)", figure["source"]
         assert figure["background"] == "rgba(0, 0, 0, 0)", figure["source"]
+
+
+@every_page
+@both_themes
+def test_figures_are_legible(seen, page, view):
+    assert seen(page, view).faint == []
+
+
+@both_themes
+@pytest.mark.parametrize("page", [*PAGES, "search.html", "genindex.html"])
+def test_axe_finds_nothing_serious(seen, page, view):
+    assert seen(page, view).violations == []
+
+
+@each_kind
+def test_tab_reaches_everything(by_keyboard, page):
+    assert by_keyboard(page)["unreached"] == []
+
+
+@each_kind
+def test_the_focus_is_seen(by_keyboard, page):
+    assert by_keyboard(page)["unmarked"] == []
+
+
+@each_kind
+def test_nothing_needs_a_mouse(by_keyboard, page):
+    assert by_keyboard(page)["mouseOnly"] == []
+
+
+@each_kind
+def test_the_first_stop_skips_to_the_text(by_keyboard, page):
+    assert "Skip to main content" in by_keyboard(page)["first"]
+
+
+@each_kind
+def test_enter_works_every_control(by_keyboard, page):
+    worked = by_keyboard(page)["presses"]
+    assert [control for control, does in worked.items() if not does] == []
+    if page == CHAPTER:  # it has a control of each kind: search, theme, source, solution, menu
+        assert worked.keys() == access.PRESSES.keys()

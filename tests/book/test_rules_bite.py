@@ -1,8 +1,10 @@
 """The rules fail where they should: small pages, each broken in one way."""
 
+import access
+import numpy as np
 import page_rules as rules
 import pytest
-from browser import serve, visit
+from browser import opened, serve, visit
 
 FRAME = "<!doctype html><html><head>{head}</head><body><article>{body}</article></body></html>"
 
@@ -111,3 +113,119 @@ def test_a_wide_table_is_seen_on_a_phone(shown):
 def test_a_light_figure_is_seen_in_the_dark(shown):
     figure = shown("<div class='cell_output'><img src='x.svg'></div>", "dark").measured["figures"]
     assert figure[0]["filter"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ("<button></button>", "button-name"),
+        ("<details><summary></summary>x</details>", "summary-name"),
+        ("<details><summary>more</summary><img src='x.svg'></details>", "image-alt"),
+        ("<p style='color: #bbb; background: #fff'>pale</p>", "color-contrast"),
+        (
+            "<div class='highlight'><pre><span style='color: #bbb'>x = 1</span></pre></div>",
+            "color-",
+        ),
+        ("<div class='toggle toggle-hidden'><a href='#'></a></div>", "link-name"),
+    ],
+)
+def test_what_axe_calls_serious_is_found(shown, body, rule):
+    style = "<style>.toggle-hidden { display: none }</style>"
+    assert any(found.startswith(rule) for found in shown(style + body).violations)
+
+
+def test_a_dark_word_is_found_in_the_dark(shown):
+    body = "<p style='color: #444; background: #121212'>dark</p>"
+    assert any(found.startswith("color-contrast") for found in shown(body, "dark").violations)
+
+
+def figure(drawing):
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' width='200' height='100'>{drawing}</svg>"
+    source = "data:image/svg+xml," + svg.replace("#", "%23").replace("<", "%3C").replace(">", "%3E")
+    return f'<div class="cell_output"><img alt="" src="{source}"></div>'
+
+
+AXES = "<path d='M10 5 V90 H190' fill='none' stroke='#444444'/>"
+
+
+@pytest.mark.parametrize(
+    ("drawing", "view", "faint"),
+    [
+        (AXES, "light", False),
+        (AXES + "<path d='M20 20 H180' stroke='#eeeeee'/>", "light", True),
+        (AXES + "<text x='50' y='50' fill='#bbbbbb'>label</text>", "light", True),
+        (AXES, "dark", True),
+    ],
+)
+def test_faint_figures_are_seen(shown, drawing, view, faint):
+    paper = "<style>html[data-theme], body { background: canvas; color-scheme: light dark }</style>"
+    assert bool(shown(paper + figure(drawing), view).faint) == faint
+
+
+def test_a_pale_curve_does_not_pass_with_the_axis_that_it_crosses():
+    picture = np.full((60, 60, 3), 255, dtype=np.uint8)
+    picture[:, 30] = (60, 60, 60)
+    assert access.faint(picture, (255, 255, 255)) == []
+    picture[29:31, :] = (255, 220, 80)  # crosses the axis: one piece with it
+    picture[:, 30] = (60, 60, 60)
+    assert access.faint(picture, (255, 255, 255))
+    assert access.faint(picture, (255, 255, 255), raster=True) == []
+
+
+def test_contrast_is_that_of_wcag():
+    assert access.contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    assert access.contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.fixture
+def by_keys(write, tmp_path, chromium):
+    def by_keys(body):
+        page = write(body)
+        with serve(tmp_path) as base, opened(chromium, base, page.name, "light") as open_page:
+            return {**access.walk(open_page), "presses": access.presses(open_page)}
+
+    return by_keys
+
+
+TRAP = "<button onkeydown='event.key === \"Tab\" && event.preventDefault()'>trap</button>"
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        (TRAP + "<a href='#x'>behind it</a>", "unreached"),
+        ("<a href='#x' style='outline: none'>unseen</a>", "unmarked"),
+        ("<div style='opacity: 0.1'><a href='#x'>hardly seen</a></div>", "unmarked"),
+        ("<div onclick='go()'>press me</div>", "mouseOnly"),
+        ("<span style='cursor: pointer'>press me</span>", "mouseOnly"),
+    ],
+)
+def test_what_the_keyboard_misses_is_seen(by_keys, body, rule):
+    assert by_keys(body)[rule]
+
+
+def test_a_good_page_passes_by_keyboard(by_keys):
+    found = by_keys("<a href='#x'>Skip</a><details><summary>more</summary><p>x</p></details>")
+    assert found["first"] == 'a "Skip"'
+    assert not (found["unreached"] or found["unmarked"] or found["mouseOnly"])
+    assert found["presses"] == {"details:not([open]) > summary": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "control"),
+    [
+        ("<button class='search-button__button'>x</button>", "button.search-button__button"),
+        ("<button class='theme-switch-button'>x</button>", "button.theme-switch-button"),
+        ("<button class='dropdown-toggle'>x</button>", "button.dropdown-toggle"),
+        (
+            "<details><summary onclick='event.preventDefault()'>x</summary>y</details>",
+            "details:not([open]) > summary",
+        ),
+        (
+            "<div class='toggle toggle-hidden'><button class='toggle-button'>x</button></div>",
+            ".toggle-button",
+        ),
+    ],
+)
+def test_a_control_that_does_nothing_is_seen(by_keys, body, control):
+    assert by_keys(body)["presses"] == {control: False}

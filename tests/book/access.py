@@ -1,0 +1,212 @@
+"""What keeps some readers out of a page: axe's rules, the keyboard, and faint figures.
+
+Functions from an open page to the list of what is wrong; nothing here knows pytest.
+"""
+
+import io
+import re
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+# What is not ours to mend, by rule and selector, each with its reason. Nothing at present.
+KNOWN: dict[tuple[str, str], str] = {}
+
+# Colours are all that the theme changes, so in the dark only their rules run. They take axe most of
+# its time, a look at every text for what lies beneath it; one text of each colour, size, and row
+# of backgrounds is enough. Formulas go first: ten elements for each letter, in the text's colour.
+AXE = """async ([colours, coloursOnly]) => {
+  document.querySelectorAll("details").forEach((e) => { e.open = true; });
+  document.querySelectorAll("mjx-container").forEach((e) => e.remove());
+  document.querySelectorAll(".toggle-hidden").forEach((e) => {
+    e.classList.remove("toggle-hidden");
+  });
+  const beneath = (e) => {
+    if (!e) return "";
+    const s = getComputedStyle(e);
+    return [s.backgroundColor, s.backgroundImage, s.opacity, beneath(e.parentElement)].join();
+  };
+  const kinds = new Set();
+  for (const e of document.querySelectorAll("body *")) {
+    e.removeAttribute("data-lop-kind");
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+    const s = getComputedStyle(e), around = getComputedStyle(e.parentElement).color;
+    const kind = [s.color, s.fontSize, s.fontWeight, s.textDecorationLine, around, beneath(e),
+      e.matches("a") && Boolean(e.closest("p"))].join();
+    if (!kinds.has(kind) && e.checkVisibility({ visibilityProperty: true })) {
+      kinds.add(kind);
+      e.setAttribute("data-lop-kind", "");
+    }
+  }
+  const run = async (context, options) => (await axe.run(context, {
+    resultTypes: ["violations"], iframes: false, preload: false, ...options })).violations;
+  const rules = Object.fromEntries(colours.map((rule) => [rule, { enabled: false }]));
+  const found = coloursOnly ? [] : await run(document, { rules });
+  if (kinds.size) found.push(...await run("[data-lop-kind]", { runOnly: colours }));
+  return found.filter((v) => ["serious", "critical"].includes(v.impact)).flatMap((v) =>
+    v.nodes.map((node) => ({ rule: v.id, where: node.target.flat().join(" "), html: node.html })));
+}"""
+COLOUR_RULES = ["color-contrast", "link-in-text-block"]
+
+# Every element that can take the focus, and every one that a mouse can press.
+FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]"
+WATCH = """(focusable) => {
+  const still = document.createElement("style");
+  still.textContent = "*, ::before, ::after { transition: none !important; }";
+  document.head.append(still);
+  const name = (e) => (e.tagName.toLowerCase() + (e.id ? "#" + e.id : "")
+    + [...e.classList].slice(0, 3).map((c) => "." + c).join("")
+    + " " + JSON.stringify((e.getAttribute("aria-label") ?? e.textContent).trim().slice(0, 30)));
+  const opacity = (e) => (e ? getComputedStyle(e).opacity * opacity(e.parentElement) : 1);
+  const seen = (e) => e.checkVisibility({ visibilityProperty: true })
+    && e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().height > 0;
+  const marked = (e) => {
+    const s = getComputedStyle(e);
+    const outline = s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 1
+      && !/, 0\\)$/.test(s.outlineColor);
+    return outline && seen(e) && opacity(e) > 0.5;
+  };
+  const all = [...document.querySelectorAll(focusable)].filter(
+    (e) => e.tabIndex >= 0 && !e.disabled && seen(e) && !e.closest("[inert]"));
+  const reached = new Set(), unmarked = new Set();
+  document.addEventListener("focusin", ({ target }) => {
+    reached.add(target);
+    if (!marked(target)) unmarked.add(target);
+  });
+  const hand = (e) => getComputedStyle(e).cursor === "pointer";
+  const pressed = [...document.querySelectorAll("body *")].filter((e) => seen(e)
+    && (e.onclick || e.getAttribute("role") === "button" || hand(e))
+    && !e.closest(focusable) && !e.querySelector(focusable) && !e.closest("label, mjx-container"));
+  window.lopWatch = () => ({
+    unreached: all.filter((e) => !reached.has(e)).map(name),
+    unmarked: [...unmarked].map(name),
+    mouseOnly: pressed.filter((e) => !pressed.includes(e.parentElement)).map(name),
+    first: reached.size ? name([...reached][0]) : null,
+  });
+  return all.length;
+}"""
+# Presses on one control, and what must be true after; asked only where the control is there.
+PRESSES = {
+    "button.search-button__button": "document.activeElement.matches('input[type=search]')",
+    "button.theme-switch-button": "(document.documentElement.dataset.mode ?? null) !== before",
+    "details:not([open]) > summary": "control.parentElement.open",
+    ".toggle-button": "!control.closest('.toggle').matches('.toggle-hidden')",
+    "button.dropdown-toggle": "control.getAttribute('aria-expanded') === 'true'",
+}
+
+PATIENT = """async ([control, before]) => {
+  for (let i = 0; i < 40; i++) {
+    if (EXPECTED) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return false;
+}"""
+# Pixels of the smallest thing that must be seen by itself: less than a letter, more than a point.
+LETTER = 20
+FIGURE = "article .cell_output img"
+ABOUT = """async (e) => {
+  const vector = e.naturalWidth && e.src.split("?")[0].endsWith(".svg");
+  const raster = vector ? (await (await fetch(e.src)).text()).includes("<image") : true;
+  return [e.src.slice(0, 200).split("/").pop(), e.naturalWidth && e.clientWidth, raster];
+}"""
+
+
+def axe_source():
+    """Return axe-core as its package on PyPI ships it."""
+    return (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(page, colours_only=False):
+    """List axe's serious and critical findings, without the known ones."""
+    page.evaluate(axe_source())
+    found = page.evaluate(AXE, [COLOUR_RULES, colours_only])
+    return [
+        f"{each['rule']}: {each['where']}: {each['html'][:120]}"
+        for each in found
+        if (each["rule"], each["where"]) not in KNOWN
+    ]
+
+
+def walk(page):
+    """Press Tab through the whole page; say what was not reached, not marked, or mouse-only."""
+    for _ in range(page.evaluate(WATCH, FOCUSABLE) + 20):
+        page.keyboard.press("Tab")
+    return page.evaluate("lopWatch()")
+
+
+def presses(page):
+    """Focus one control of each kind that is there and press Enter; say whether it did its work."""
+    worked = {}
+    for selector, expected in PRESSES.items():
+        control = page.query_selector(f"{selector} >> visible=true")
+        if control is None:
+            continue
+        before = page.evaluate("document.documentElement.dataset.mode")
+        control.focus()
+        page.keyboard.press("Enter")
+        # a click may open with a transition, so the question is asked for a while
+        worked[selector] = page.evaluate(PATIENT.replace("EXPECTED", expected), [control, before])
+        page.keyboard.press("Escape")
+    return worked
+
+
+def luminance(colours):
+    """Return the relative luminance (WCAG 2) of colours of 0 to 255."""
+    c = np.asarray(colours, dtype=float) / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(colours, background):
+    """Return WCAG's contrast of each colour with the background, 1 to 21."""
+    a, b = luminance(colours), luminance(background)
+    return (np.maximum(a, b) + 0.05) / (np.minimum(a, b) + 0.05)
+
+
+def faint(picture, background, raster=False, least=3.0):
+    """List what can hardly be seen in the picture of a figure, as it stands on the page.
+
+    Two questions. Each connected piece of ink, a letter or a curve, must somewhere reach the
+    contrast that WCAG asks of graphics; only the best pixel counts, since the edge of a line is
+    always paler. And so must each hue, or a pale curve that crosses an axis would pass with it;
+    not where the figure holds a raster, whose colours mean numbers.
+    """
+    ratio = contrast(picture, background)
+    ink = ratio > 1.05
+    pieces, count = ndimage.label(ink, structure=np.ones((3, 3)))
+    found = []
+    if count:
+        index = np.arange(1, count + 1)
+        size = ndimage.sum(ink, pieces, index)
+        best = ndimage.maximum(ratio, pieces, index)
+        places = ndimage.find_objects(pieces)
+        for i in np.flatnonzero((size >= LETTER) & (best < least)):
+            rows, columns = places[i]
+            found.append(f"piece at {columns.start},{rows.start}: contrast {best[i]:.2f}")
+    if not raster:
+        high, low = picture.max(-1).astype(float), picture.min(-1).astype(float)
+        coloured = ink & (high - low > 40)
+        degrees = np.array(Image.fromarray(picture).convert("HSV"))[..., 0] // 16  # 16 hues
+        for hue in np.unique(degrees[coloured]):
+            of_hue = coloured & (degrees == hue)
+            if of_hue.sum() >= 30 and ratio[of_hue].max() < least:
+                found.append(f"hue {hue * 22.5:.0f} deg: contrast {ratio[of_hue].max():.2f}")
+    return found
+
+
+def faint_figures(page, background):
+    """Photograph each figure where it stands and list its faint parts."""
+    *paper, alpha = [*map(float, re.findall(r"[\d.]+", background)), 1.0][:4]
+    paper = paper if alpha else [255] * 3
+    found = []
+    for figure in page.query_selector_all(FIGURE):
+        name, width, raster = figure.evaluate(ABOUT)
+        if width:
+            shot = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
+            found += [
+                f"{name}: {what}"
+                for what in faint(np.array(shot), paper if alpha else [255] * 3, raster)
+            ]
+    return found

@@ -1,4 +1,4 @@
-"""Targets of a known rank, whitened inputs, one-hot labels and real images."""
+"""Targets of a known rank, whitened inputs, one-hot labels, real images and a photograph."""
 
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ __all__ = [
     "Images",
     "Whitened",
     "load_images",
+    "load_photograph",
     "low_rank_target",
     "one_hot",
     "whiten",
@@ -220,3 +221,41 @@ def load_images(name: str) -> Images:
     bunch = load_digits()
     X = torch.from_numpy(bunch.data).T.contiguous() / 16
     return Images(X, torch.from_numpy(bunch.target).long(), (8, 8))
+
+
+def load_photograph(name: str) -> Tensor:
+    """Load a photograph as a matrix of grey values.
+
+    Parameters
+    ----------
+    name : str
+        ``"china"``: a temple, 427 x 640 pixels, shipped with scikit-learn.
+
+    Returns
+    -------
+    Tensor, shape (rows, cols)
+        The luma ``0.299 red + 0.587 green + 0.114 blue`` (ITU-R BT.601) of the stored values,
+        float64 between 0 (black) and 1 (white).
+
+    Raises
+    ------
+    ValueError
+        If there is no photograph of that name.
+
+    References
+    ----------
+    danielbuechele, flickr.com/photos/danielbuechele/6061409035, CC BY 2.0, as scikit-learn ships
+    it. Whoever shows it names the author.
+
+    Examples
+    --------
+    >>> load_photograph("china").shape
+    torch.Size([427, 640])
+    """
+    if name != "china":
+        raise ValueError(f"name: wanted 'china', got {name!r}")
+    from sklearn.datasets import load_sample_image  # as above
+
+    colours = torch.tensor(load_sample_image("china.jpg"), dtype=torch.float64) / 255
+    grey = colours @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    return grey.clamp_(max=1)  # the weights add up to 1 but for rounding

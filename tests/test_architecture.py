@@ -16,11 +16,11 @@ import lop_utils
 PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
     0: ["_checks", "claims", "scale"],
-    1: ["dln", "recursions", "spectra"],
-    2: ["datasets", "losses", "features"],
-    3: ["descent", "parsimony", "mean_field"],
+    1: ["cost", "dln", "recursions", "spectra"],
+    2: ["checkpoints", "datasets", "losses", "features", "sampling"],
+    3: ["batches", "descent", "factored", "parsimony", "mean_field", "ratings"],
     4: ["compression"],
-    5: ["completion", "adapters"],
+    5: ["completion", "sharded", "adapters"],
     6: ["plots"],
     7: ["widgets"],
 }

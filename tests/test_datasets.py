@@ -1,4 +1,4 @@
-"""Targets of a known rank, whitening on the data's own span, labels, images."""
+"""Targets of a known rank, whitening on the data's own span, labels, images, a photograph."""
 
 import math
 import re
@@ -247,6 +247,28 @@ def test_digits(digits):
 def test_an_unknown_set_of_images():
     with pytest.raises(ValueError, match="name: wanted 'digits', got 'mnist'"):
         datasets.load_images("mnist")
+
+
+def test_photograph():
+    image_module = pytest.importorskip("PIL.Image")
+    from sklearn.datasets import load_sample_image
+
+    grey = datasets.load_photograph("china")
+    assert grey.shape == (427, 640) and grey.dtype == torch.float64
+    assert grey.min() >= 0 and 0.99 < grey.max() <= 1
+    # Pillow's own grey values are rounded to 1/255; the mean of the colours is none of them.
+    colours = load_sample_image("china.jpg")
+    pillow = torch.tensor(list(image_module.fromarray(colours).convert("L").tobytes()), **F64)
+    assert (grey.flatten() - pillow / 255).abs().max() <= 0.51 / 255
+    plain_mean = torch.tensor(colours, **F64).mean(-1) / 255
+    assert (grey - plain_mean).abs().max() > 0.05
+    # Rows run downwards: the sky is brighter than the ground.
+    assert grey[:100].mean() > grey[-100:].mean() + 0.1
+
+
+def test_an_unknown_photograph():
+    with pytest.raises(ValueError, match="^name: wanted 'china', got 'flower'$"):
+        datasets.load_photograph("flower")
 
 
 # Device and dtype

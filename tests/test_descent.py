@@ -337,3 +337,210 @@ def test_minibatch_sgd_refuses_more_samples_than_there_are(Ws, Phi):
     X = torch.eye(Phi.shape[1], dtype=Phi.dtype)
     with pytest.raises(ValueError, match="batch: wanted at most N = "):
         descent.minibatch_sgd(Ws, X, Phi @ X, eta=0.1, batch=X.shape[1] + 1, steps=1)
+
+
+# A step size for each layer
+
+
+def by_hand(Ws, Phi, rates, lam, steps, beta=0.0):
+    """Momentum as torch writes it, with parameter groups for the step sizes. The oracle."""
+
+    def optimiser(params):
+        groups = [{"params": [p], "lr": rate} for p, rate in zip(params, rates, strict=True)]
+        return torch.optim.SGD(groups, lr=1.0, momentum=beta, weight_decay=lam)
+
+    return by_torch(optimiser, Ws, Phi, steps)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize("rates", [(0.05, 0.01), [0.05, 0.0], (0.0, 0.05), (0.05, 0.05)])
+def test_each_layer_has_its_step_size(Ws, Phi, rates, lam):
+    residual = losses.matrix_residual(Phi)
+    run = list(descent.gradient_descent(Ws, residual, eta=rates, lam=lam, steps=60))
+    assert gap(run, by_hand(Ws, Phi, rates, lam, 60)) < 1e-13
+    # Neither the step sizes in another order nor their mean would pass.
+    for wrong in (rates[::-1], [sum(rates) / 2] * 2):
+        if tuple(wrong) != tuple(rates):
+            assert gap(run, by_hand(Ws, Phi, wrong, lam, 60)) > 1e-3
+    ball = descent.heavy_ball(Ws, residual, eta=rates, beta=0.9, lam=lam, steps=60)
+    assert gap(ball, by_hand(Ws, Phi, rates, lam, 60, beta=0.9)) < 1e-13
+    for l, rate in enumerate(rates):
+        assert torch.equal(run[-1].Ws[l], Ws[l]) == (rate == 0)  # frozen, decay and all
+
+
+def test_one_step_size_is_that_of_each(Ws, Phi):
+    residual = losses.matrix_residual(Phi)
+    for lam in (0.0, 0.1):
+        one, each = (
+            descent.gradient_descent(Ws, residual, eta=eta, lam=lam, steps=20)
+            for eta in (0.05, [0.05, 0.05])
+        )
+        for a, b in zip(one, each, strict=True):
+            assert all(map(torch.equal, a.Ws, b.Ws))
+
+
+@pytest.mark.parametrize("method", [descent.gradient_descent, descent.heavy_ball])
+@pytest.mark.parametrize(
+    ("eta", "error", "message"),
+    [
+        ([0.1], ValueError, "eta: wanted one or L = 2 step sizes, got 1"),
+        ([], ValueError, "eta: wanted one or L = 2 step sizes, got 0"),
+        ([0.1, -1], ValueError, "eta[1]: wanted eta[1] >= 0, got -1"),
+        ([math.inf, 0.1], ValueError, "eta[0]: wanted a finite number, got inf"),
+        ([0.1, None], TypeError, "eta[1]: wanted a real number, got None"),
+        ([0, 0.0], ValueError, "eta: wanted at least one layer with eta[l] > 0, got (0, 0.0)"),
+        (0.0, ValueError, "eta: wanted eta > 0, got 0.0"),
+        (None, TypeError, "eta: wanted a real number, got None"),
+    ],
+    ids=["one", "none", "negative", "infinite", "no-number", "zeros", "zero", "None"],
+)
+def test_step_sizes_are_checked_at_the_call(Ws, method, eta, error, message):
+    more = {"beta": 0.9} if method is descent.heavy_ball else {}
+    with pytest.raises(error, match="^" + re.escape(message)):
+        method(Ws, None, eta=eta, steps=1, **more)
+
+
+def test_divergence_names_all_step_sizes(Ws, Phi):
+    with pytest.raises(FloatingPointError, match=r" t = \d+ with eta = \(50, 0\.5\); a smaller"):
+        list(descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=(50, 0.5), steps=1000))
+
+
+# Going on from an iterate
+
+
+def runs_of(Phi):
+    """Return every method as a function of where it starts and of how many steps it takes."""
+    residual = losses.matrix_residual(Phi)
+    X = torch.randn(Phi.shape[1], 8, generator=torch.Generator().manual_seed(1), **F64).to(Phi)
+
+    def sgd(start, steps, seed=3):
+        draw = torch.Generator().manual_seed(seed)
+        return descent.minibatch_sgd(
+            start, X, Phi @ X, eta=1e-3, batch=2, steps=steps, generator=draw
+        )
+
+    def global_sgd(start, steps):
+        return descent.minibatch_sgd(start, X, Phi @ X, eta=1e-3, batch=2, steps=steps)
+
+    def with_decay(method, lam, **more):
+        return lambda start, steps: method(start, residual, lam=lam, steps=steps, **more)
+
+    return {
+        "gradient_descent": with_decay(descent.gradient_descent, 0.0, eta=0.05),
+        "gradient_descent-lam": with_decay(descent.gradient_descent, 0.1, eta=(0.05, 0.01)),
+        "heavy_ball": with_decay(descent.heavy_ball, 0.0, eta=0.01, beta=0.9),
+        "heavy_ball-lam": with_decay(descent.heavy_ball, 0.1, eta=0.01, beta=0.9),
+        "minibatch_sgd": sgd,
+        "minibatch_sgd-global": global_sgd,
+        "adam": lambda start, steps: descent.adam(start, residual, eta=0.01, steps=steps),
+    }
+
+
+every_run = pytest.mark.parametrize("name", runs_of(torch.eye(3, 4, **F64)))
+
+
+def digits(iterates):
+    """Return all numbers of a run, memory included."""
+    return [
+        (it.t, it.loss.item(), [W.tolist() for W in it.Ws])
+        + tuple((k, [A.tolist() for A in As]) for k, As in (it.memory or {}).items())
+        for it in iterates
+    ]
+
+
+@every_run
+@pytest.mark.parametrize("t", [0, 1, 7, 12])
+def test_a_run_goes_on_digit_for_digit(Ws, Phi, name, t):
+    run = runs_of(Phi)[name]
+    torch.manual_seed(5)
+    whole = list(run(Ws, 12))
+    torch.manual_seed(6)  # what has been drawn in between does not count
+    assert digits(run(whole[t], 12)) == digits(whole[t:])
+
+
+@every_run
+def test_a_run_that_goes_on_leaves_the_iterate_as_it_was(Ws, Phi, name):
+    run = runs_of(Phi)[name]
+    *_, middle = run(Ws, 5)
+    before = digits([middle])
+    stream = run(middle, 9)
+    next(stream)
+    for it in stream:
+        for As in [it.Ws, *(it.memory or {}).values()]:
+            for A in As:
+                A.zero_()
+    assert digits([middle]) == before
+
+
+@every_run
+def test_a_run_does_not_hear_of_what_a_caller_does_to_an_iterate(Ws, Phi, name):
+    run = runs_of(Phi)[name]
+    torch.manual_seed(5)
+    expected = list(run(Ws, 5))
+    torch.manual_seed(5)
+    for it, other in zip(run(Ws, 5), expected, strict=True):
+        assert digits([it]) == digits([other])
+        for As in [it.Ws, *(it.memory or {}).values()]:
+            for A in As:
+                A.zero_()
+
+
+FORGETFUL = {
+    "heavy_ball": ["velocity"],
+    "adam": ["step", "exp_avg", "exp_avg_sq"],
+    "minibatch_sgd": ["generator"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "forgotten"), [(name, part) for name, parts in FORGETFUL.items() for part in parts]
+)
+def test_a_method_that_forgets_would_not_pass(Ws, Phi, name, forgotten):
+    run = runs_of(Phi)[name]
+    whole = list(run(Ws, 12))
+    assert set(whole[5].memory) == set(FORGETFUL[name])
+    blank = next(run(Ws, 0)).memory[forgotten]
+    without = whole[5]._replace(memory=whole[5].memory | {forgotten: blank})
+    *_, last = run(without, 12)
+    assert max((A - B).abs().max() for A, B in zip(last.Ws, whole[12].Ws, strict=True)) > 1e-6
+
+
+def test_memory_is_none_where_there_is_none(Ws, Phi):
+    assert next(runs_of(Phi)["gradient_descent"](Ws, 0)).memory is None
+    assert descent.Iterate(0, Ws, torch.tensor(0.0)).memory is None
+
+
+def test_an_iterate_of_another_method_is_refused(Ws, Phi):
+    runs = runs_of(Phi)
+    names = ["gradient_descent", "heavy_ball", "minibatch_sgd", "adam"]
+    for name, other in itertools.permutations(names, 2):
+        with pytest.raises(ValueError, match=r"^Ws: wanted an iterate of the same method, which"):
+            runs[name](next(runs[other](Ws, 0)), 3)
+    with pytest.raises(
+        ValueError, match=r"remembers velocity, got one that remembers nothing; its"
+    ):
+        runs["heavy_ball"](next(runs["gradient_descent"](Ws, 0)), 3)
+
+
+@every_run
+def test_a_run_cannot_end_before_it_goes_on(Ws, Phi, name):
+    run = runs_of(Phi)[name]
+    *_, last = run(Ws, 4)
+    assert [it.t for it in run(last, 4)] == [4]
+    with pytest.raises(ValueError, match=r"^steps: wanted steps >= t = 4 of the iterate to go on"):
+        run(last, 3)
+    with pytest.raises(TypeError, match=r"^steps: wanted a whole number, got 5.0"):
+        run(last, 5.0)
+    with pytest.raises(ValueError, match=r"^Ws\[0\]: wanted finite entries, got NaN"):
+        run(last._replace(Ws=[W * math.nan for W in last.Ws]), 5)
+
+
+def test_a_generator_is_left_alone_until_the_first_iterate(Ws, Phi):
+    torch.manual_seed(1)
+    *_, last = runs_of(Phi)["minibatch_sgd-global"](Ws, 3)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    run = runs_of(Phi)["minibatch_sgd-global"](last, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    next(run)
+    assert torch.equal(torch.get_rng_state(), last.memory["generator"][0])

@@ -71,23 +71,28 @@ def batch_descent(
     """
     lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     every = _checks.count("every", every, at_least=1)
-    if isinstance(Ws, Tensor) or not isinstance(Ws, Sequence) or not Ws:
-        raise TypeError(f"Ws: wanted a sequence of matrices, got {type(Ws).__name__}")
+    if isinstance(Ws, Tensor) or not isinstance(Ws, Sequence):
+        raise TypeError(f"Ws: wanted a sequence of tensors, got {type(Ws).__name__}")
+    if not Ws:
+        raise ValueError("Ws: wanted at least one layer, got none")
     for l, W in enumerate([*Ws, Phi]):
         name = f"Ws[{l}]" if l < len(Ws) else "Phi"
-        if not isinstance(W, Tensor) or W.ndim != 3:
+        if not isinstance(W, Tensor):
+            raise TypeError(f"{name}: wanted a torch.Tensor, got {type(W).__name__}")
+        if W.ndim != 3:
             raise ValueError(f"{name}: wanted shape (B, rows, columns), got {tuple(W.shape)}")
         if len(W) != len(Ws[0]):
             raise ValueError(f"{name}: wanted B = {len(Ws[0])} runs as Ws[0], got {len(W)}")
+        _checks.matrix(name, W.flatten(1))  # the numbers of all runs, not of the first alone
         _checks.same_kind(name, W, "Ws[0]", Ws[0])
-    _checks.layers("Ws", [W[0] for W in Ws])
+    _checks.chain("Ws", [W[0] for W in Ws])
     _checks.shaped("Phi", Phi[0], (Ws[-1].shape[1], Ws[0].shape[2]))
     if isinstance(eta, Tensor) and eta.ndim:
-        if eta.shape != Ws[0].shape[:1] or not (eta > 0).all():
+        if eta.shape != Ws[0].shape[:1] or not ((eta > 0) & eta.isfinite()).all():
             raise ValueError(f"eta: wanted B = {len(Ws[0])} positive step sizes, got {eta}")
         rate = -eta.to(Phi)[:, None, None]
     else:
-        rate = -_checks.positive("eta", float(eta))
+        rate = -_checks.positive("eta", eta.item() if isinstance(eta, Tensor) else eta)
     return _batch_descend([W.clone() for W in Ws], Phi, rate, lam, steps, every)
 
 

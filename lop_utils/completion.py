@@ -132,8 +132,9 @@ def complete(
     eps: float | None = None,
     alpha: float = 5.0,
     eta: float | None = None,
+    lam: float = 0.0,
     held_out: float = 0.1,
-    patience: int = 1000,
+    patience: int = 500,
     steps: int = 10_000,
     every: int = 10,
     progress: bool = True,
@@ -165,13 +166,19 @@ def complete(
         Depth. Three layers and more keep the rank low by themselves; two do not.
     eps : float, optional
         Initialisation scale of every layer, for values divided as above; by default 1e-4 for
-        two layers, and such that :math:`\varepsilon^{L-2}` = 1/1000 for more, since to that a
-        singular value's speed at the start is proportional.
+        two layers, and such that :math:`\varepsilon^{L-2}` = 1/100 for more, since to that a
+        singular value's speed at the start is proportional. Values without noise are fitted
+        more exactly from a smaller start, noisy ones better from a larger.
     alpha : float
         Rate of the outer layers over that of the inner.
     eta : float, optional
         A fixed step size instead of the adapted one, for the mean of the loss over the n
         entries times d_y d_x, of values divided as above; see `stable_eta`.
+    lam : float
+        Weight decay, for values divided as above. Without noise leave it out. With noise it
+        helps, if ``eps`` is raised with it, to about twice ``lam``: from a smaller start a decay
+        above :math:`\varepsilon^{L-2}s` never lets a singular value s leave. The held-out error
+        tells which of several values is best.
     held_out : float
         Share of the observed entries that is kept out of training to judge when to stop; with 0
         the entries trained on judge.
@@ -233,7 +240,7 @@ def complete(
         0.001 ** (1 / (L - 2) if L > 2 else 4 / 3) if eps is None else _checks.positive("eps", eps)
     )
     eta = None if eta is None else _checks.positive("eta", eta)
-    steps = _checks.count("steps", steps)
+    lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     patience = _checks.count("patience", patience, at_least=1)
     every = _checks.count("every", every, at_least=1)
     if not _checks.nonnegative("held_out", held_out) < 1:
@@ -266,6 +273,8 @@ def complete(
             L,
             eps,
         )
+        # Rounding leaves some 1e-20 in a column that nothing trains.
+        spectral.Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
         scale = spectral.s[0].item() / train.fraction
         if scale == 0:
             raise ValueError("values: wanted some that are not zero, got zeros only")
@@ -275,13 +284,18 @@ def complete(
         state |= {"best": spectral.Ws, "best_t": 0, "best_error": float("inf")}
         columns = {name: [] for name in ("t", "seconds", "train", "held_out", "eta")}
     else:
-        state = dict(start.state)
+        got = len(start.factors), len(start.factors[0])
+        if got != (L, k):
+            raise ValueError(
+                f"start: wanted L = {L} layers of width {k}, got {got[0]} of width {got[1]}"
+            )
+        state = start.state | ({} if eta is None else {"eta": eta})
         columns = {name: column.tolist() for name, column in start.history.items()}
 
     scaled = train._replace(values=train.values / state["scale"])
     residual = factored.fastest_residual(scaled, k)
     rates = [rate / train.fraction for rate in (alpha, *[1.0] * (L - 2), alpha)]
-    run = (_adapting if eta is None else _fixed)(state, residual, rates)
+    run = (_adapting if eta is None else _fixed)(state, residual, rates, lam * train.fraction)
     began = time.perf_counter() - max(columns["seconds"], default=0.0)
     stopped = "steps"
     bar = tqdm(total=steps, initial=state["t"], disable=not progress)
@@ -334,27 +348,33 @@ def _measure(state: dict, loss: Tensor, test: sampling.Observations, trained: in
     return {"t": state["t"], "train": train, "held_out": held_out, "eta": state["eta"]}
 
 
-def _stepped(Ws: list[Tensor], grads: list[Tensor], eta: float, rates: list[float]) -> list[Tensor]:
-    return [W - eta * rate * G for W, G, rate in zip(Ws, grads, rates, strict=True)]
+def _stepped(Ws, grads, eta: float, rates: list[float], lam: float) -> list[Tensor]:
+    return [W - eta * rate * (G + lam * W) for W, G, rate in zip(Ws, grads, rates, strict=True)]
 
 
-def _adapting(state: dict, residual, rates: list[float]) -> Iterator[Tensor]:
+def _adapting(state: dict, residual, rates: list[float], lam: float) -> Iterator[Tensor]:
+    def objective(Ws: list[Tensor], loss: Tensor) -> Tensor:
+        return loss + 0.5 * lam * sum((W * W).sum() for W in Ws) if lam else loss
+
     loss, grads = factored.contracted_gradients(state["Ws"], residual)
+    rounded = 1 + 64 * torch.finfo(loss.dtype).eps
     yield loss
+    best = objective(state["Ws"], loss)
     while True:
-        trial = _stepped(state["Ws"], grads, state["eta"], rates)
+        trial = _stepped(state["Ws"], grads, state["eta"], rates, lam)
         found, found_grads = factored.contracted_gradients(trial, residual)
         state["t"] += 1
         # Where the start is small the loss falls by less than it is rounded; NaN is refused.
-        if found <= (1 + 1e-12) * loss:
+        if objective(trial, found) <= rounded * best:
             state["Ws"], loss, grads = trial, found, found_grads
+            best = objective(trial, loss)
             state["eta"] *= _GROW
         else:
             state["eta"] *= _SHRINK
         yield loss
 
 
-def _fixed(state: dict, residual, rates: list[float]) -> Iterator[Tensor]:
+def _fixed(state: dict, residual, rates: list[float], lam: float) -> Iterator[Tensor]:
     while True:
         loss, grads = factored.contracted_gradients(state["Ws"], residual)
         if not torch.isfinite(loss):
@@ -363,5 +383,5 @@ def _fixed(state: dict, residual, rates: list[float]) -> Iterator[Tensor]:
                 f"eta = {state['eta']:g}; without eta the step size adapts itself"
             )
         yield loss
-        state["Ws"] = _stepped(state["Ws"], grads, state["eta"], rates)
+        state["Ws"] = _stepped(state["Ws"], grads, state["eta"], rates, lam)
         state["t"] += 1

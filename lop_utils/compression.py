@@ -127,7 +127,7 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     ------
     TypeError, ValueError
         If shapes disagree, a layer is not ``eps``-orthogonal, ``Phi`` has a rank above
-        ``rhat``, ``rhat < d_y < d``, or the core would be as wide as the network.
+        ``rhat``, ``rhat < d_y < d`` or ``d_y > d``, or the core would be as wide as the network.
 
     References
     ----------
@@ -153,12 +153,12 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     _checks.shaped("Phi", Phi, (d_y, d))
     _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
     rhat = _checks.count("rhat", rhat, at_least=1)
-    if rhat < d_y < d:
+    if d_y != d and d_y > rhat:
         raise ValueError(
             f"d_y: wanted d_y = d = {d} or d_y <= rhat = {rhat}, got d_y = {d_y}; between them "
             "part of the rest shrinks and part is frozen, see parsimony.invariant_subspaces"
         )
-    width = min(2 * rhat, rhat + d_y)
+    width = 2 * min(rhat, d_y)
     if width >= d:
         raise ValueError(f"rhat: wanted a core below d = {d}, got {width} for rhat = {rhat}")
     U_r, s, V_r = _svd(Phi, min(rhat + 1, d_y))
@@ -215,8 +215,12 @@ def expand(compressed: Compressed, Ws: Sequence[Tensor], rho: float | Tensor) ->
     >>> expand(small, small.Ws, rho=0.1).shape
     torch.Size([9, 9])
     """
+    Ws = _checks.layers("Ws", Ws)
+    if len(Ws) != len(compressed.Ws):
+        raise ValueError(f"Ws: wanted L = {len(compressed.Ws)} layers, got {len(Ws)}")
+    for l, (W, start) in enumerate(zip(Ws, compressed.Ws, strict=True)):
+        _checks.shaped(f"Ws[{l}]", W, tuple(start.shape))
     core = dln.end_to_end(Ws)
-    _checks.shaped("W_L...W_1", core, tuple(compressed.Phi.shape))
     return compressed.U @ core @ compressed.V.T + rho ** len(Ws) * compressed.rest
 
 
@@ -379,5 +383,6 @@ def sampled_spectral_init(
     squares, T = torch.linalg.eigh(Q @ V)
     s, T = squares.clamp(min=0).sqrt().flip(0), T.flip(1)
     # A direction that the sample does not see at all starts at zero on one side.
-    inverse = torch.where(s > 1e-7 * s[0], 1 / s, 0.0)
+    unseen = s <= 10 * torch.finfo(s.dtype).eps ** 0.5 * s[0]  # eigh saw the squares
+    inverse = torch.where(unseen, 0.0, 1 / s)
     return SpectralStart(_spectral_layers(MV @ T * inverse, V @ T, L, eps), s)

@@ -67,18 +67,34 @@ def dense_residual(obs: Observations) -> FactoredResidual:
     >>> loss.item(), RQt.tolist(), PtR.tolist()
     (2.0, [[-2.0], [0.0]], [[0.0, 0.0, -2.0]])
     """
-    Omega = obs.values.new_zeros(obs.shape)
+    (d_y, d_x), values = obs.shape, obs.values
+    Omega, seen = values.new_zeros(obs.shape), values.new_zeros(obs.shape)
     Omega[obs.rows, obs.cols] = 1
-    seen = torch.zeros_like(Omega)
-    seen[obs.rows, obs.cols] = obs.values
+    seen[obs.rows, obs.cols] = values
+    # Block by block: what has just been multiplied is still in the cache.
+    height = d_y if values.is_cuda else _height(obs)
+    memory = values.new_empty(height, d_x)
+    blocks = [
+        (slice(top, top + height), seen[top : top + height], Omega[top : top + height])
+        for top in range(0, d_y, height)
+    ]
 
     def residual(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _check(obs, P, Q)
-        R = torch.addmm(seen, P, Q, beta=-1).mul_(Omega)
-        # (Q R^T)^T takes half as long as R Q^T where k is small.
-        return 0.5 * (R * R).sum(), (Q @ R.T).T, P.T @ R
+        loss, QRt, PtR = P.new_zeros(()), [], torch.zeros_like(Q)
+        for rows, wanted, mask in blocks:
+            R = torch.mm(P[rows], Q, out=memory[: len(mask)]).sub_(wanted).mul_(mask)
+            loss += torch.dot(R.view(-1), R.view(-1))
+            QRt.append(Q @ R.T)  # half as long as R Q^T where k is small
+            PtR.addmm_(P[rows].T, R)
+        return 0.5 * loss, torch.cat(QRt, 1).T, PtR
 
     return residual
+
+
+def _height(obs: Observations) -> int:
+    d_y, d_x = obs.shape
+    return max(1, min(d_y, _TILE // d_x))
 
 
 def _csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -155,7 +171,7 @@ def tiled_residual(obs: Observations) -> FactoredResidual:
     2.0
     """
     d_y, d_x = obs.shape
-    height = max(1, min(d_y, _TILE // d_x))
+    height = _height(obs)
     cuts = torch.searchsorted(obs.rows, torch.arange(0, d_y + height, height).to(obs.rows))
     tiles = []
     for i, (start, end) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
@@ -209,10 +225,11 @@ def gathered_residual(obs: Observations, *, mkl: bool | None = None) -> Factored
 
 
 def sampled_residual(obs: Observations) -> FactoredResidual:
-    r"""Return the same residual, the entries from ``torch.sparse.sampled_addmm``.
+    r"""Return the same residual, each observed entry as a dot product of its own.
 
-    Its cost hardly depends on k, so that it wins where k is large. On a CPU it asks for a torch
-    built with MKL.
+    Nothing is gathered first, so that the cost hardly depends on k, and this wins where k is
+    large. On a GPU ``torch.sparse.sampled_addmm`` does it. On a CPU that takes twice as long as
+    the kernel by which ``embedding_bag`` differentiates its weights, the same dot products.
 
     Parameters
     ----------
@@ -232,12 +249,19 @@ def sampled_residual(obs: Observations) -> FactoredResidual:
     2.0
     """
     crow, col = _pointers(obs.rows, obs.shape[0]).int(), obs.cols.int()
-    pattern = _csr(crow, col, torch.zeros_like(obs.values), obs.shape)
+    if obs.values.is_cuda:
+        pattern = _csr(crow, col, torch.zeros_like(obs.values), obs.shape)
 
-    def entries_of(P: Tensor, Q: Tensor) -> Tensor:
-        return torch.sparse.sampled_addmm(pattern, P, Q, beta=0.0).values()
+        def entries_of(P: Tensor, Q: Tensor) -> Tensor:
+            return torch.sparse.sampled_addmm(pattern, P, Q, beta=0.0).values()
 
-    return _on_entries(obs, entries_of, mkl=True)
+    else:
+        row, dots = obs.rows.int(), torch.ops.aten._embedding_bag_per_sample_weights_backward
+
+        def entries_of(P: Tensor, Q: Tensor) -> Tensor:
+            return dots(P.contiguous(), Q.T.contiguous(), col, crow[:-1], row, 0)
+
+    return _on_entries(obs, entries_of, mkl=_has_csr(obs.values))
 
 
 def fastest_residual(obs: Observations, k: int) -> FactoredResidual:

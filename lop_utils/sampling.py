@@ -58,14 +58,15 @@ def indices(name: str, values: Tensor, bound: int) -> Tensor:
     """
     if not isinstance(values, Tensor):
         values = torch.as_tensor(values)
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise TypeError(f"{name}: wanted whole numbers, got {values.dtype}")
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(values.shape)}")
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{name}: wanted whole numbers, got {values.dtype}")
+    values = values.long()  # unsigned ones have no minimum
     low, high = values.min().item(), values.max().item()
     if low < 0 or high >= bound:
         raise ValueError(f"{name}: wanted 0 to {bound - 1}, got {low} to {high}")
-    return values.long()
+    return values
 
 
 def observe(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> Observations:
@@ -101,11 +102,13 @@ def observe(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) 
         raise ValueError(f"shape: wanted (rows, columns), got {shape}")
     d_y, d_x = (_checks.count("shape", side, at_least=1) for side in shape)
     rows, cols = indices("rows", rows, d_y), indices("cols", cols, d_x)
-    values = torch.as_tensor(values)
+    values = torch.as_tensor(values).flatten()
+    if values.is_complex():
+        raise TypeError(f"values: wanted real numbers, got {values.dtype}")
     values = values if values.is_floating_point() else values.double()
-    if not len(rows) == len(cols) == values.numel():
+    if not len(rows) == len(cols) == len(values):
         raise ValueError(
-            f"values: wanted as many as rows and cols, got {values.numel()}, {len(rows)} and "
+            f"values: wanted as many as rows and cols, got {len(values)}, {len(rows)} and "
             f"{len(cols)}"
         )
     bad = (~torch.isfinite(values)).nonzero().flatten()
@@ -123,7 +126,7 @@ def observe(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) 
             f"rows, cols: wanted each entry once, got {len(twice)} repetitions, the first at row "
             f"{rows[i].item()}, column {cols[i].item()}; merge them before, by their mean say"
         )
-    return Observations(rows[order], cols[order], values.flatten()[order], (d_y, d_x))
+    return Observations(rows[order], cols[order], values[order], (d_y, d_x))
 
 
 def entries(

@@ -267,7 +267,7 @@ def test_photograph():
 
 
 def test_an_unknown_photograph():
-    with pytest.raises(ValueError, match="^name: wanted 'china', got 'flower'$"):
+    with pytest.raises(ValueError, match=r"^name: wanted 'china', got 'flower'$"):
         datasets.load_photograph("flower")
 
 

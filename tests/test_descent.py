@@ -544,3 +544,5 @@ def test_a_generator_is_left_alone_until_the_first_iterate(Ws, Phi):
     assert torch.equal(torch.get_rng_state(), before)
     next(run)
     assert torch.equal(torch.get_rng_state(), last.memory["generator"][0])
+    *_, last = run  # and no sample is drawn after the last one
+    assert torch.equal(torch.get_rng_state(), last.memory["generator"][0])

@@ -147,7 +147,7 @@ def complete(
     :math:`\frac1p\,\Omega\odot\Phi`, whose singular vectors are the start
     (`compression.spectral_init`). Each step costs O(n k), n the number of observed entries.
     Unless ``eta`` is given, the step size grows by 5 per cent after a step that lowered the loss;
-    a step that did not is taken back, and the step size halved.
+    a step that did not is taken back, and the step size halved. It stays below `stable_eta`.
 
     Parameters
     ----------
@@ -183,8 +183,9 @@ def complete(
         Share of the observed entries that is kept out of training to judge when to stop; with 0
         the entries trained on judge.
     patience : int
-        Steps to go on without an error lower by a thousandth before stopping. A singular value
-        that is about to leave the start shows in no error yet, so do not be short of it.
+        Steps to go on without an error lower by a thousandth before stopping, longer while the
+        loss falls faster and faster. A weak singular value that is about to leave the start
+        hardly shows in any error yet, so do not be short of it.
     steps : int
         Steps at most.
     every : int
@@ -236,9 +237,7 @@ def complete(
         raise ValueError(f"width: wanted {rank} <= width < {min(d_y, d_x)}, got {k}")
     L = _checks.count("L", L, at_least=2)
     alpha = _checks.positive("alpha", alpha)
-    eps = (
-        0.001 ** (1 / (L - 2) if L > 2 else 4 / 3) if eps is None else _checks.positive("eps", eps)
-    )
+    eps = 0.01 ** (1 / (L - 2) if L > 2 else 2) if eps is None else _checks.positive("eps", eps)
     eta = None if eta is None else _checks.positive("eta", eta)
     lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     patience = _checks.count("patience", patience, at_least=1)
@@ -278,9 +277,8 @@ def complete(
         scale = spectral.s[0].item() / train.fraction
         if scale == 0:
             raise ValueError("values: wanted some that are not zero, got zeros only")
-        first = 0.25 * stable_eta(1.0, alpha, L) if eta is None else eta
-        state = {"t": 0, "Ws": spectral.Ws, "eta": first, "scale": scale}
-        state |= {"kept": kept, "out": out}
+        state = {"t": 0, "Ws": spectral.Ws, "scale": scale, "kept": kept, "out": out}
+        state["eta"] = 0.25 * stable_eta(1.0, alpha, L) if eta is None else eta
         state |= {"best": spectral.Ws, "best_t": 0, "best_error": float("inf")}
         columns = {name: [] for name in ("t", "seconds", "train", "held_out", "eta")}
     else:
@@ -295,7 +293,11 @@ def complete(
     scaled = train._replace(values=train.values / state["scale"])
     residual = factored.fastest_residual(scaled, k)
     rates = [rate / train.fraction for rate in (alpha, *[1.0] * (L - 2), alpha)]
-    run = (_adapting if eta is None else _fixed)(state, residual, rates, lam * train.fraction)
+    # On a plateau any step size lowers the loss; one that is too large for what comes after
+    # would scatter the singular values that are still small.
+    most = stable_eta(1.0, alpha, L)
+    descend = _adapting if eta is None else _fixed
+    run = descend(state, residual, rates, lam * train.fraction, most)
     began = time.perf_counter() - max(columns["seconds"], default=0.0)
     stopped = "steps"
     bar = tqdm(total=steps, initial=state["t"], disable=not progress)
@@ -306,7 +308,8 @@ def complete(
                 for name, value in {**found, "seconds": time.perf_counter() - began}.items():
                     columns[name].append(value)
                 bar.set_postfix(held_out=found["held_out"], refresh=False)
-            if state["t"] - state["best_t"] > patience:
+            waited = state["t"] - state["best_t"]
+            if waited > patience and not _leaving(columns, state, patience // (4 * every)):
                 stopped = "patience"
                 break
             if state["t"] >= steps:
@@ -348,11 +351,21 @@ def _measure(state: dict, loss: Tensor, test: sampling.Observations, trained: in
     return {"t": state["t"], "train": train, "held_out": held_out, "eta": state["eta"]}
 
 
+def _leaving(columns: dict, state: dict, quarter: int) -> bool:
+    # The loss falls faster and faster: a singular value is about to leave the start.
+    if quarter < 1 or len(columns["t"]) <= 2 * quarter:
+        return False
+    before, then, now = (columns["train"][-1 - i * quarter] for i in (2, 1, 0))
+    error = columns["held_out"][-1]
+    overfitted = error > 1.005 * state["best_error"]  # what leaves then is noise; false for NaN
+    return then - now > 1.2 * max(before - then, 0.0) and not overfitted
+
+
 def _stepped(Ws, grads, eta: float, rates: list[float], lam: float) -> list[Tensor]:
     return [W - eta * rate * (G + lam * W) for W, G, rate in zip(Ws, grads, rates, strict=True)]
 
 
-def _adapting(state: dict, residual, rates: list[float], lam: float) -> Iterator[Tensor]:
+def _adapting(state, residual, rates, lam, most) -> Iterator[Tensor]:
     def objective(Ws: list[Tensor], loss: Tensor) -> Tensor:
         return loss + 0.5 * lam * sum((W * W).sum() for W in Ws) if lam else loss
 
@@ -368,13 +381,13 @@ def _adapting(state: dict, residual, rates: list[float], lam: float) -> Iterator
         if objective(trial, found) <= rounded * best:
             state["Ws"], loss, grads = trial, found, found_grads
             best = objective(trial, loss)
-            state["eta"] *= _GROW
+            state["eta"] = min(_GROW * state["eta"], most)
         else:
             state["eta"] *= _SHRINK
         yield loss
 
 
-def _fixed(state: dict, residual, rates: list[float], lam: float) -> Iterator[Tensor]:
+def _fixed(state, residual, rates, lam, _) -> Iterator[Tensor]:
     while True:
         loss, grads = factored.contracted_gradients(state["Ws"], residual)
         if not torch.isfinite(loss):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +140,7 @@ RATES = (0.15, 0.05, 0.15)
 
 SCRIPT = """
 import sys
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -148,7 +150,7 @@ from lop_utils import compression, factored, sampling, sharded
 torch.set_num_threads(1)
 given, found = sys.argv[1:]
 problem = torch.load(given)
-distributed.init_process_group("gloo")
+distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
 rank, size = distributed.get_rank(), distributed.get_world_size()
 
 sent, all_reduce = [], distributed.all_reduce
@@ -202,11 +204,14 @@ def two_processes(folder, problem):
     script, given, found = (folder / name for name in ("run.py", "given.pt", "found.pt"))
     script.write_text(SCRIPT)
     torch.save(problem, given)
+    # The package under test, one thread each, and no network but the loopback.
+    surroundings = {"PYTHONPATH": str(Path(sharded.__file__).parents[1])}
+    surroundings |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     result = subprocess.run(
         [*launch, str(script), str(given), str(found)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        env=os.environ | surroundings,
         cwd=folder,
         capture_output=True,
         text=True,

@@ -38,7 +38,8 @@ def matrix_residual(Phi: Tensor) -> dln.Residual:
     def residual(W: Tensor) -> tuple[Tensor, Tensor]:
         _checks.fits("W", W, Phi.shape, "Phi", Phi)  # or it would broadcast in silence
         R = W - Phi
-        return 0.5 * (R * R).sum(), R
+        flat = R.flatten()
+        return 0.5 * torch.dot(flat, flat), R  # one pass, no R * R in memory
 
     return residual
 
@@ -125,7 +126,8 @@ def masked_residual(Omega: Tensor, Phi: Tensor) -> dln.Residual:
     def residual(W: Tensor) -> tuple[Tensor, Tensor]:
         _checks.fits("W", W, Phi.shape, "Phi", Phi)
         R = (W - Phi).mul_(mask)
-        return 0.5 * (R * R).sum(), R
+        flat = R.flatten()
+        return 0.5 * torch.dot(flat, flat), R
 
     return residual
 

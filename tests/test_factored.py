@@ -326,13 +326,12 @@ def test_a_matrix_that_no_machine_could_hold(name, d, k, generator):
     ("seen", "k", "mkl", "expected"),
     [
         (300, 2, True, "dense"),
-        (101, 100, True, "dense"),
-        (100, 2, True, "tiled"),  # a quarter is not above a quarter
-        (17, 100, True, "tiled"),
-        (16, 16, True, "gathered"),
-        (16, 17, True, "sampled"),
-        (16, 17, False, "gathered"),
-        (1, 1, True, "gathered"),
+        (161, 100, True, "dense"),
+        (160, 2, True, "tiled"),  # four tenths are not above four tenths
+        (41, 100, False, "tiled"),
+        (40, 8, True, "sampled"),
+        (40, 7, True, "gathered"),
+        (3, 8, False, "sampled"),
     ],
 )
 def test_the_form_goes_by_share_and_width(seen, k, mkl, expected, monkeypatch):

@@ -1,0 +1,348 @@
+r"""What a step of training costs, before it is run: calls, flops, bytes, and what travels.
+
+A step of Work takes :math:`\text{calls}\cdot o + \text{flops}/f + \text{bytes}/b` seconds on a
+machine whose constants `calibrate` measures. Two refinements are needed to be right within a
+third: a product with a thin side of k columns reaches only a part of the rate, and fetching a
+row of a matrix from a random place costs more than its bytes. Both have a constant of their own.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from lop_utils import _checks
+
+__all__ = [
+    "Machine",
+    "Work",
+    "calibrate",
+    "core_step",
+    "dense_step",
+    "exchanged",
+    "full_step",
+    "memory",
+    "sampled_step",
+    "seconds",
+]
+
+# Calls of torch functions in a step of `dln.gradients` with its update, as a multiple of L, and
+# in the residual; counted from the code, views included.
+_CALLS, _RESIDUAL_CALLS, _SAMPLED_CALLS = 10, 10, 70
+
+
+class Machine(NamedTuple):
+    """Five constants of a machine, at one size, type of number and count of threads."""
+
+    overhead: float
+    """Seconds of a call that computes next to nothing."""
+    rate: float
+    """Floating-point operations a second, of a large product of matrices."""
+    bandwidth: float
+    """Bytes a second, read and written, of a difference of two matrices."""
+    thin: float
+    """Floating-point operations a second, of products with a side of length k."""
+    fetch: float
+    """Seconds to fetch a row of k numbers from a random place."""
+
+
+class Work(NamedTuple):
+    """What a step asks of a machine."""
+
+    calls: float
+    """Calls of library functions."""
+    flops: float = 0
+    """Floating-point operations of products of square matrices."""
+    bytes: float = 0
+    """Bytes read and written by all that is no product."""
+    thin: float = 0
+    """Floating-point operations of products with a thin side."""
+    fetches: float = 0
+    """Rows fetched from random places."""
+
+
+def _clock(function: Callable[[], object], least: float = 0.05) -> float:
+    function()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < least:
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2]
+
+
+def calibrate(
+    side: int = 1000,
+    k: int = 10,
+    *,
+    rows: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Machine:
+    """Measure a machine by five micro-benchmarks, in about a second.
+
+    Parameters
+    ----------
+    side : int
+        Side of the square matrices that are multiplied and subtracted. Take that of the
+        problem: small products reach less of the peak rate, small matrices stay in the cache.
+    k : int
+        Width of the thin ones.
+    rows : int, optional
+        Rows of the matrix from which rows are fetched; by default ``side``.
+    dtype, device
+        Of the numbers.
+
+    Returns
+    -------
+    Machine
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is below 1.
+
+    Examples
+    --------
+    >>> machine = calibrate(50, 4)
+    >>> all(constant > 0 for constant in machine)
+    True
+    """
+    side, k = _checks.count("side", side, at_least=1), _checks.count("k", k, at_least=1)
+    rows = side if rows is None else _checks.count("rows", rows, at_least=1)
+    kind = dict(dtype=dtype, device=device)
+    small, A, B = torch.ones(4, 4, **kind), torch.ones(side, side, **kind), None
+    B = torch.ones_like(A)
+    tall, wide = torch.ones(side, k, **kind), torch.ones(k, side, **kind)
+    table, count = torch.ones(rows, k, **kind), 2**16
+    places = torch.randint(rows, (count,), generator=torch.Generator().manual_seed(0))
+    places, fetched = places.to(device), torch.empty(count, k, **kind)
+
+    def finished(function: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            function()
+            if A.is_cuda:
+                torch.cuda.synchronize()
+
+        return run
+
+    def calls() -> None:
+        for _ in range(100):
+            small @ small.T - small  # three calls: a view, a product, a difference
+
+    def thin() -> None:  # as many of each as in a step
+        torch.mm(tall, wide, out=A)
+        A @ wide.T
+        tall.T @ A
+
+    def fetch() -> None:
+        torch.index_select(table, 0, places, out=fetched)
+
+    return Machine(
+        overhead=_clock(finished(calls)) / 300,
+        rate=2 * side**3 / _clock(finished(lambda: torch.mm(B, B, out=A))),
+        bandwidth=3 * A.numel() * A.element_size() / _clock(finished(lambda: A - B)),
+        thin=6 * side**2 * k / _clock(finished(thin)),
+        fetch=_clock(finished(fetch)) / count,
+    )
+
+
+def seconds(work: Work, machine: Machine) -> float:
+    """Return how long a step takes, says the model.
+
+    Parameters
+    ----------
+    work : Work
+        From one of the functions below.
+    machine : Machine
+        From `calibrate`.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> machine = Machine(overhead=1e-6, rate=1e10, bandwidth=1e9, thin=1e9, fetch=1e-8)
+    >>> seconds(Work(calls=10, flops=1e9, bytes=1e6), machine)
+    0.10101
+    """
+    return (
+        work.calls * machine.overhead
+        + work.flops / machine.rate
+        + work.bytes / machine.bandwidth
+        + work.thin / machine.thin
+        + work.fetches * machine.fetch
+    )
+
+
+def full_step(d: int, L: int, *, size: int = 8) -> Work:
+    r"""Count a step of L square layers of width d: 3(L - 1) products of d x d matrices.
+
+    Parameters
+    ----------
+    d : int
+        Width.
+    L : int
+        Depth.
+    size : int
+        Bytes of a number.
+
+    Returns
+    -------
+    Work
+
+    Examples
+    --------
+    >>> full_step(1000, 3).flops
+    12000000000
+    """
+    # The residual passes a matrix four times: two read, one written, one summed. An update, five.
+    return Work(_CALLS * L + _RESIDUAL_CALLS, 6 * (L - 1) * d**3, (4 + 5 * L) * d * d * size)
+
+
+def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
+    r"""Count a step of a network of width k between d_x and d_y whose product is formed in full.
+
+    Compressed with trained outer factors and narrow networks of equal width and depth cost the
+    same: :math:`6\,d_y d_x k` operations on the outside, :math:`O((d_y + d_x)k^2 + Lk^3)` inside.
+
+    Parameters
+    ----------
+    d_y, d_x : int
+        Rows and columns of the product.
+    k : int
+        Width.
+    L : int
+        Depth.
+    size : int
+        Bytes of a number.
+
+    Returns
+    -------
+    Work
+
+    Examples
+    --------
+    >>> dense_step(1000, 1000, 10, 3).thin  # 6e7 of it for the product and its contractions
+    60612000
+    """
+    inner = 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
+    moved = 4 * d_y * d_x + 5 * k * (d_y + d_x)
+    calls = _CALLS * L + _RESIDUAL_CALLS
+    return Work(calls, bytes=moved * size, thin=6 * d_y * d_x * k + inner)
+
+
+def sampled_step(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
+    r"""Count a step that looks at n observed entries only.
+
+    An entry of the product fetches one row at random and one in order; each contraction
+    fetches one more at random. Nothing grows with :math:`d_y d_x`.
+
+    Parameters
+    ----------
+    n : int
+        Observed entries.
+    d_y, d_x : int
+        Rows and columns.
+    k : int
+        Width.
+    L : int
+        Depth.
+    size : int
+        Bytes of a number.
+
+    Returns
+    -------
+    Work
+
+    Examples
+    --------
+    >>> sampled_step(10**9, 10**6, 10**5, 40, 3).fetches
+    3000000000
+    """
+    inner = 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
+    # Rows in order, the residual, written, turned, read; places in 32 bits.
+    moved = n * (3 * k * size + 6 * size + 16) + 5 * k * (d_y + d_x) * size
+    return Work(_SAMPLED_CALLS + _CALLS * L, bytes=moved, thin=inner, fetches=3 * n)
+
+
+def core_step(k: int, L: int, *, size: int = 8) -> Work:
+    """Count a step of the core of width k, whatever the width of the network it stands for.
+
+    Parameters
+    ----------
+    k : int
+        Width of the core.
+    L : int
+        Depth.
+    size : int
+        Bytes of a number.
+
+    Returns
+    -------
+    Work
+
+    Examples
+    --------
+    >>> core_step(6, 3).flops
+    2592
+    """
+    return full_step(k, L, size=size)
+
+
+def memory(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
+    """Return the bytes that a sampled run holds: O(n + d k).
+
+    Two values and their residuals in two orders, places in 32 bits in both orders and the
+    permutation between them; four copies of every layer (weights, gradients, the next weights,
+    products on the way).
+
+    Parameters
+    ----------
+    n : int
+        Observed entries.
+    d_y, d_x : int
+        Rows and columns.
+    k : int
+        Width.
+    L : int
+        Depth.
+    size : int
+        Bytes of a number.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> round(memory(10**9, 10**6, 10**5, 40, 3) / 1e9, 1)  # gigabytes
+    49.4
+    """
+    layers = k * (d_y + d_x) + (L - 2) * k * k
+    return n * (4 * size + 16) + 4 * layers * size
+
+
+def exchanged(d_x: int, k: int) -> int:
+    r"""Return how many numbers a process sends in a step when rows are sharded.
+
+    Parameters
+    ----------
+    d_x : int
+        Columns.
+    k : int
+        Width.
+
+    Returns
+    -------
+    int
+        The entries of :math:`P^\top R`, and the loss.
+
+    Examples
+    --------
+    >>> exchanged(100_000, 40)
+    4000001
+    """
+    return k * d_x + 1

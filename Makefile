@@ -12,6 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 READY := .venv/.ready
 LAB := .venv/.lab
+RIVALS := .venv/.bench
 
 # One thread for the small matrices of the pages: a second one mostly waits, and where the machine
 # is busy with something else both wait long.
@@ -61,6 +62,20 @@ lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 paper: notebooks ## execute at the papers' scale and record the results in book/_recorded (hours)
 	LOP_SCALE=paper $(NBMAKE) --nbmake-timeout=86400 build/nb
 
+# OMP_NUM_THREADS is left to the scripts, which say what they use: two threads, rows one each.
+TWO := -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2
+
+.PHONY: bench
+bench: $(RIVALS) ## time the package against its rivals (minutes)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/model.py
+	$(ONE) GLOO_SOCKET_IFNAME=lo $(BIN)/python $(TWO) benchmarks/rows.py
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then set -x; \
+	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py; \
+	else echo "No GPU: what needs one was not run."; fi
+
 .PHONY: derived
 derived: $(READY) ## write what repeats the repository's address, and the README's picture
 	@$(BIN)/python tools/derived.py
@@ -94,4 +109,9 @@ $(LAB): $(READY)
 	@# chapters open as notebooks; the setting goes into .venv, not into the user's home
 	@$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json \
 	  set-default-viewer
+	@touch $@
+
+$(RIVALS): $(READY)
+	@echo "Installing JAX, to compare with"
+	@$(PIP) -c constraints.txt -e '.[bench]'
 	@touch $@

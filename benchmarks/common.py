@@ -53,6 +53,7 @@ def interleaved(
     *,
     warm: int = 2,
     at_least: int = 5,
+    block: float = 0.0,
     sync: Callable[[], Any] | None = None,
 ) -> dict[str, Timing]:
     """Time calls in turn, A B C A B C ..., so that a busy moment of the machine hits all.
@@ -68,6 +69,10 @@ def interleaved(
         Calls of each that are not counted.
     at_least : int
         Rounds, whatever they take.
+    block : float
+        Seconds of a turn: a call that takes less is repeated, and the turn's mean counts. What is
+        called after another finds the caches full of that one's numbers; a step of training
+        finds its own.
     sync : callable, optional
         Such as ``torch.cuda.synchronize``.
 
@@ -81,14 +86,21 @@ def interleaved(
         for call in contenders.values():
             call()
     wait()
+    repeats = dict.fromkeys(contenders, 1)
+    for name, call in contenders.items() if block else ():
+        start = time.perf_counter()
+        call()
+        wait()
+        repeats[name] = max(1, round(block / (time.perf_counter() - start)))
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < at_least or time.perf_counter() < end:
         for name, call in contenders.items():
             start = time.perf_counter()
-            call()
+            for _ in range(repeats[name]):
+                call()
             wait()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append((time.perf_counter() - start) / repeats[name])
         rounds += 1
     return {name: Timing(statistics.median(t), min(t)) for name, t in taken.items()}
 

@@ -5,6 +5,7 @@ by `compression.compress`, once; after that the width does not enter.
 """
 
 import time
+from functools import partial
 
 import torch
 from common import agree, arguments, interleaved, jax_or_none, record, show
@@ -126,7 +127,7 @@ def on_gpu(options) -> None:
         return
     steps, rows = (20 if options.quick else 500), []
     for d in (20, 30) if options.quick else (100, 300, 1000):
-        Ws, Phi, small, _ = problem(d)
+        small = problem(d)[2]
         calls = {"graph": cuda_graph(small.Ws, small.Phi, steps)}
         agree("graph", calls["graph"](), generator_of(small.Ws, small.Phi, steps)())
         times = interleaved(calls, seconds=0.1 if options.quick else 5.0)
@@ -138,12 +139,13 @@ def on_gpu(options) -> None:
 
 
 def main() -> None:
-    options = arguments(__doc__.splitlines()[0], device=dict(choices=["cpu", "cuda"], default="cpu"))
+    device = dict(choices=["cpu", "cuda"], default="cpu", help="cuda: the graphs alone")
+    options = arguments(__doc__.splitlines()[0], device=device)
     if options.device == "cuda":
         return on_gpu(options)
     jax, rows, many = jax_or_none(), [], []
     quick = options.quick
-    steps, seconds = (20, 0.05) if quick else (500, 15.0)
+    steps, seconds = (20, 0.05) if quick else (500, 8.0)
     for d in (20, 30) if quick else (100, 300, 1000):
         Ws, Phi, small, setup = problem(d)
         core = small.Ws, small.Phi, steps
@@ -158,8 +160,8 @@ def main() -> None:
         for name, call in calls.items():
             agree(name, call(), wanted)
         times = interleaved(calls, seconds=seconds)
-        full = losses.matrix_residual(Phi)
-        wide = interleaved({"wide": lambda: dln.gradients(Ws, full)}, seconds / 5)["wide"]
+        whole = partial(dln.gradients, Ws, losses.matrix_residual(Phi))
+        wide = interleaved({"wide": whole}, seconds / 5)["wide"]
         row = {
             name: {"median": t.median / steps, "minimum": t.minimum / steps}
             for name, t in times.items()

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 # Calls of torch functions in a step of `dln.gradients` with its update, as a multiple of L, and
-# in the residual; counted from the code, views included. Of the sampled residual's some make
-# sparse matrices, which counts for several.
+# in the residual; counted from the code, views included. The sampled residual's number is no count
+# but a fit to timings on one machine: making a sparse matrix takes as long as several calls.
 _CALLS, _RESIDUAL_CALLS, _SAMPLED_CALLS = 10, 10, 95
 
 

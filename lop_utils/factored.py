@@ -157,7 +157,7 @@ def tiled_residual(obs: Observations) -> FactoredResidual:
     r"""Return the same residual: the product tile by tile, of which the sample is kept.
 
     A few rows of :math:`PQ` at a time are multiplied out and the observed entries picked from
-    them. Multiplying is so much quicker than picking that this wins down to a few per cent
+    them. Multiplying is so much quicker than picking that this wins down to about a tenth
     observed, and no more than a tile is ever held.
 
     Parameters
@@ -234,7 +234,7 @@ def gathered_residual(obs: Observations, *, mkl: bool | None = None) -> Factored
 def sampled_residual(obs: Observations) -> FactoredResidual:
     r"""Return the same residual, each observed entry as a dot product of its own.
 
-    Nothing is gathered first, so that the cost hardly depends on k, and this wins where k is
+    Nothing is gathered first, so that the cost grows slowly with k, and this wins where k is
     large. On a GPU ``torch.sparse.sampled_addmm`` does it. On a CPU that takes twice as long as
     the kernel by which ``embedding_bag`` differentiates its weights, the same dot products.
 
@@ -300,7 +300,7 @@ def fastest_residual(obs: Observations, k: int) -> FactoredResidual:
     """
     k = _checks.count("k", k, at_least=1)
     # Where the measured curves cross for k from 6 to 40, on one thread and on two.
-    if obs.fraction > 0.4:
+    if obs.fraction > 0.25:
         return dense_residual(obs)
     if obs.fraction > 0.1:
         return tiled_residual(obs)
@@ -352,6 +352,7 @@ def contracted_gradients(Ws: Sequence[Tensor], residual: FactoredResidual) -> dl
 
     def small(C: Tensor) -> tuple[Tensor, Tensor]:
         loss, RQt, PtR = residual(last, C @ first)
+        PtR = PtR.contiguous()  # a product with two transposed thin matrices takes four times
         found.extend((RQt, C.T @ PtR))
         return loss, PtR @ first.T
 

@@ -326,8 +326,8 @@ def test_a_matrix_that_no_machine_could_hold(name, d, k, generator):
     ("seen", "k", "mkl", "expected"),
     [
         (300, 2, True, "dense"),
-        (161, 100, True, "dense"),
-        (160, 2, True, "tiled"),  # four tenths are not above four tenths
+        (101, 100, True, "dense"),
+        (100, 2, True, "tiled"),  # a quarter is not above a quarter
         (41, 100, False, "tiled"),
         (40, 8, True, "sampled"),
         (40, 7, True, "gathered"),

@@ -154,12 +154,12 @@ def complete(
     rows, cols : Tensor of integers, shape (n,)
         Where the observed entries stand, from 0; anything that `torch.as_tensor` takes.
     values : Tensor, shape (n,)
-        What they are. Subtract what is simpler than low rank before: a mean, effects of rows
-        and columns.
+        What they are, on the device and, if floating point, in the precision to compute in.
+        Subtract what is simpler than low rank before, as `ratings.fit_effects` does.
     shape : tuple of int
         Rows d_y and columns d_x of the whole matrix.
     rank : int
-        Rank to expect; a guess from above does little harm.
+        Rank to expect: it sets the width, and a guess from above does little harm.
     width : int, optional
         Width k of the factors; twice the rank, or what the shape allows, by default.
     L : int
@@ -172,8 +172,8 @@ def complete(
     alpha : float
         Rate of the outer layers over that of the inner.
     eta : float, optional
-        A fixed step size instead of the adapted one, for the mean of the loss over the n
-        entries times d_y d_x, of values divided as above; see `stable_eta`.
+        A fixed step size instead of the adapted one, for the sum of squares divided by the share
+        observed; see `stable_eta`.
     lam : float
         Weight decay, for values divided as above. Without noise leave it out. With noise it
         helps, if ``eps`` is raised with it, to about twice ``lam``: from a smaller start a decay
@@ -193,10 +193,10 @@ def complete(
     progress : bool
         Show a progress bar.
     generator : torch.Generator, optional
-        Draws the held-out entries; by default one with seed 0, so that equal input gives equal
-        output.
+        Draws the held-out entries; by default one with seed 0.
     start : Completion, optional
-        Continue from it, for ``steps`` steps in all, on the same entries.
+        Continue from it, for ``steps`` steps in all, on the same entries, width and depth; the
+        entries held out stay the same.
 
     Returns
     -------

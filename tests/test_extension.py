@@ -218,6 +218,7 @@ def test_status_shows_seconds_versions_and_records(book):
     book.write("index.md", STATUS)
     record = {**RECORD, "torch": "2.0", "values": {"secret": 1}}
     book.write("book/_recorded/wide.json", json.dumps(record))
+    book.write("book/_recorded/bench-x.json", json.dumps({**record, "id": "bench-x"}))
     code, log = book.build()
     assert code == 0, log
     shown = seconds_shown(book)
@@ -229,7 +230,7 @@ def test_status_shows_seconds_versions_and_records(book):
     assert "scale (LOP_SCALE)" in page
     for part in ("wide", "abc", "a card", "7.5"):
         assert f"<p>{part}</p>" in page
-    assert "secret" not in page
+    assert "secret" not in page and "bench-x" not in page  # benchmarks have a page of their own
 
     # nothing changed: the page is not written again
     code, log = book.build()

@@ -314,6 +314,12 @@ def plain_bibliography(app, pagename, templatename, context, doctree):
             context["body"] = context["body"].replace(role, "")
 
 
+def reachable_tables(app, pagename, templatename, context, doctree):
+    """Let the keyboard reach the boxes in which wide tables scroll."""
+    box = 'class="pst-scrollable-table-container"'
+    context["body"] = context.get("body", "").replace(box, f'{box} tabindex="0"')
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -338,6 +344,7 @@ def setup(app):
     app.connect("doctree-resolved", show_claims)
     app.connect("html-page-context", offer_notebook)
     app.connect("html-page-context", plain_bibliography)
+    app.connect("html-page-context", reachable_tables)
     app.connect("build-finished", forget_failure)
     return {
         # an edit of this file makes Sphinx read every page again

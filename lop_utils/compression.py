@@ -98,7 +98,10 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     :math:`U^\top\Phi V`; trained by gradient descent, with momentum or weight decay or
     without, it satisfies at every step, for the rho of `parsimony.rho_recursion`,
 
-    .. math:: W_{L:1}(t) = U\,\tilde W_{L:1}(t)\,V^\top + \rho(t)^L\,A\,(I - VV^\top) .
+    .. math::
+
+        W_{L:1}(t) = U\,&\tilde W_{L:1}(t)\,V^\top \\
+            &+ \rho(t)^L\,A\,(I - VV^\top) .
 
     This is case 1, ``d_y = d``. In case 2, ``d_y <= rhat``, the span is that of
     :math:`[V_\Phi,\, A^\top]`, the last layer of the core is ``(d_y, k)`` and starts at

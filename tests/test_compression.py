@@ -258,8 +258,8 @@ def test_a_step_does_not_know_the_width():
             seen[name, d] = shapes.seen
     # Not one tensor of a step, nor a call, is another at another width.
     assert seen["core", 50] == seen["core", 100]
-    assert set(seen["core", 50]) == {(), (6, 6)}
-    assert set(seen["wide", 100]) == {(), (100, 100)}
+    assert set(seen["core", 50]) == {(), (6, 6), (36,)}
+    assert set(seen["wide", 100]) == {(), (100, 100), (10_000,)}
 
 
 # Starts that share directions with the target

@@ -103,7 +103,8 @@ def test_the_stream(method, Ws, Phi):
     assert all(torch.equal(a, b) for a, b in zip(run[0].Ws, Ws, strict=True))
     for it in run:  # each loss is that of the weights beside it
         W = dln.end_to_end(it.Ws)
-        assert it.loss.shape == () and it.loss == 0.5 * (W - Phi).square().sum()
+        assert it.loss.shape == ()
+        assert it.loss.item() == pytest.approx(0.5 * (W - Phi).square().sum().item(), rel=1e-14)
     assert [it.t for it in method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=0)] == [0]
 
 

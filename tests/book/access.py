@@ -105,7 +105,7 @@ PATIENT = """async ([control, before]) => {
 }"""
 # Pixels of the smallest thing that must be seen by itself: less than a letter, more than a point.
 LETTER = 20
-FIGURE = "article .cell_output img"
+FIGURE = "article .cell_output img:not(.dark-light)"  # a photograph has no ink
 ABOUT = """async (e) => {
   const vector = e.naturalWidth && e.src.split("?")[0].endsWith(".svg");
   const raster = vector ? (await (await fetch(e.src)).text()).includes("<image") : true;

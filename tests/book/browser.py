@@ -46,7 +46,7 @@ MEASURE = r"""async () => {
     background: colour(document.body),
     figures: [...document.querySelectorAll("article .cell_output img")].map((e) => ({
       source: e.src, filter: getComputedStyle(e).filter, background: colour(e),
-      shown: e.complete && e.naturalWidth > 0,
+      shown: e.complete && e.naturalWidth > 0, photograph: e.classList.contains("dark-light"),
     })),
   };
 }"""

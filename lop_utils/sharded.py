@@ -102,7 +102,7 @@ def summed_residual(
     residual : callable
         A `FactoredResidual` of this process's block of rows.
     group : ProcessGroup, optional
-        Who takes part; by default all. `torch.distributed.init_process_group` comes before:
+        Who takes part; by default all. `init_process_group` of torch comes before:
         ``gloo`` on CPUs, ``nccl`` on GPUs.
 
     Returns

@@ -86,18 +86,40 @@ def built_with():
     return [*rows, ("device", processor()), ("scale (LOP_SCALE)", scale)]
 
 
-def recorded(root):
-    """Return the recorded results, without their values, as rows."""
+def records(root):
+    """Read the recorded results."""
     files = sorted(Path(root, "book", "_recorded").glob("*.json"))
     files = [file for file in files if not file.stem.startswith("bench-")]  # of another size
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    return [tuple(str(record[key]) for key in RECORD) for record in records]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def recorded(root):
+    """Return the recorded results, without their values, as rows."""
+    return [tuple(str(record[key]) for key in RECORD) for record in records(root)]
+
+
+def image_sets(root):
+    """Return for each set that the package loads which records say that they are of it."""
+    try:
+        from lop_utils.images import NAMES
+    except ImportError:  # a book without the package
+        return []
+    found = {name: [] for name in NAMES}
+    for record in records(root):
+        name = record["values"].get("data")
+        if isinstance(name, str) and name in found:
+            found[name].append(record["id"])
+    rows = {name: ", ".join(ids) or "never run" for name, ids in found.items()}
+    if "digits" in rows:  # they need no download, so that no build goes without them
+        rows["digits"] = "in every build"
+    return list(rows.items())
 
 
 def refresh(app, env):
     """Write the pages with tables anew if a time, a version, a record or a title changed."""
     times = [(name, env.titles[name].astext(), took) for name, took in seconds(env).items()]
-    state = (times, built_with(), recorded(app.srcdir)) if pages_of(env) else None
+    root = app.srcdir
+    state = (times, built_with(), recorded(root), image_sets(root)) if pages_of(env) else None
     if state == getattr(env, "lop_status_shown", None):
         return []
     env.lop_status_shown = state
@@ -115,9 +137,11 @@ def show(app, doctree, docname):
             *titled("Seconds per notebook", ["Notebook", "Seconds"], rows, "lop-seconds"),
             *titled("What they ran on", ["", "Version"], built_with(), "lop-versions"),
         ]
-        if records := recorded(app.srcdir):
+        if found := recorded(app.srcdir):
             head = [key.capitalize() for key in RECORD]
-            content += titled("Results recorded at paper scale", head, records, "lop-records")
+            content += titled("Results recorded at paper scale", head, found, "lop-records")
+        if sets := image_sets(app.srcdir):
+            content += titled("Image sets", ["Set", "Recorded results"], sets, "lop-images")
         place.replace_self(content)
 
 

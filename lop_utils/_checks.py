@@ -13,11 +13,13 @@ from torch import Tensor
 __all__ = [
     "chain",
     "count",
+    "features",
     "finite_number",
     "fits",
     "layers",
     "matrix",
     "nonnegative",
+    "one_hot_classes",
     "orthogonal_up_to",
     "positive",
     "same_kind",
@@ -140,3 +142,38 @@ def orthogonal_up_to(name: str, W: Tensor, eps: float) -> None:
             f"{name}: wanted an orthogonal matrix times eps = {eps:g}, "
             f"got a Gram matrix {gap:.1e} away from eps^2 I (relative; at most {wanted:.1e})"
         )
+
+
+def features(name: str, Z: Tensor) -> Tensor:
+    """Return ``Z`` if it holds finite floating-point features as columns, (..., d, N)."""
+    if not isinstance(Z, Tensor):
+        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(Z).__name__}")
+    if Z.ndim < 2 or 0 in Z.shape:
+        raise ValueError(f"{name}: wanted shape (..., d, N) with entries, got {tuple(Z.shape)}")
+    matrix(name, Z.reshape(-1, Z.shape[-1]))
+    return Z
+
+
+def one_hot_classes(Z: Tensor, y: Tensor, at_least: int = 1) -> tuple[Tensor, Tensor]:
+    """Check features and labels; return the one-hot matrix (N, K) and the class sizes (K,)."""
+    features("Z", Z)
+    kind = getattr(y, "dtype", type(y).__name__)
+    if kind not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"y: wanted a tensor of whole numbers, got {kind}")
+    if y.shape != Z.shape[-1:]:
+        raise ValueError(
+            f"y: wanted N = {Z.shape[-1]} labels as Z has columns, got {tuple(y.shape)}"
+        )
+    if y.device != Z.device:
+        raise ValueError(f"y: wanted labels on {Z.device} as Z, got {y.device}")
+    if y.min() < 0:
+        raise ValueError(f"y: wanted classes 0, 1, ..., K - 1, got {y.min().item()}")
+    sizes = torch.bincount(y.long())
+    if (sizes == 0).any():
+        none = (sizes == 0).nonzero()[0].item()
+        raise ValueError(
+            f"y: wanted samples of all classes 0 to {len(sizes) - 1}, got none of {none}"
+        )
+    if len(sizes) < at_least:
+        raise ValueError(f"y: wanted K >= {at_least} classes, got K = {len(sizes)}")
+    return torch.nn.functional.one_hot(y.long()).to(Z.dtype), sizes.to(Z.dtype)

@@ -1,4 +1,4 @@
-"""Targets of a known rank, whitened inputs, one-hot labels, real images and a photograph."""
+"""Targets of a known rank, whitened inputs, labels, real images and a photograph."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from lop_utils import _checks, dln
+from lop_utils.images import Images, fetch_images, load_images
 
 __all__ = [
     "Images",
     "Whitened",
+    "balanced_subset",
+    "fetch_images",
     "load_images",
     "load_photograph",
     "low_rank_target",
@@ -135,6 +138,19 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
     )
 
 
+def _labels(y: Tensor) -> Tensor:
+    if (
+        not isinstance(y, Tensor)
+        or y.is_floating_point()
+        or y.is_complex()
+        or y.dtype == torch.bool
+    ):
+        raise TypeError(f"y: wanted a tensor of integers, got {getattr(y, 'dtype', type(y))}")
+    if y.ndim != 1 or len(y) == 0:
+        raise ValueError(f"y: wanted a vector of labels, got shape {tuple(y.shape)}")
+    return y
+
+
 def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return labels as columns of the identity.
 
@@ -162,65 +178,49 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     K = _checks.count("K", K, at_least=1)
-    if (
-        not isinstance(y, Tensor)
-        or y.is_floating_point()
-        or y.is_complex()
-        or y.dtype == torch.bool
-    ):
-        raise TypeError(f"y: wanted a tensor of integers, got {getattr(y, 'dtype', type(y))}")
-    if y.ndim != 1 or len(y) == 0:
-        raise ValueError(f"y: wanted a vector of labels, got shape {tuple(y.shape)}")
-    if y.min() < 0 or y.max() >= K:
+    if _labels(y).min() < 0 or y.max() >= K:
         raise ValueError(f"y: wanted classes 0 to {K - 1}, got {y.min()} to {y.max()}")
     return torch.nn.functional.one_hot(y.long(), K).T.to(dtype)
 
 
-class Images(NamedTuple):
-    """Images as columns, with their labels."""
-
-    X: Tensor
-    """Shape (pixels, N), float64 between 0 and 1."""
-    y: Tensor
-    """Shape (N,), int64."""
-    shape: tuple[int, int]
-    """Rows and columns of one image."""
-
-
-def load_images(name: str) -> Images:
-    """Load a set of labelled images.
+def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw n samples of each class, without replacement.
 
     Parameters
     ----------
-    name : str
-        ``"digits"``: 1797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn.
+    y : Tensor of integers, shape (N,)
+        Labels. The classes are those that occur.
+    n : int
+        How many of each.
+    generator : torch.Generator, optional
+        Source of randomness, on the CPU; torch's global one if absent.
 
     Returns
     -------
-    Images
+    Tensor of int64, shape (K n,)
+        Where in ``y`` they stand: first those of the lowest class, in random order, then those
+        of the next.
 
     Raises
     ------
-    ValueError
-        If there is no set of that name.
-
-    References
-    ----------
-    Alpaydin and Kaynak (1998), doi:10.24432/C50P49; the test part, as scikit-learn ships it.
+    TypeError, ValueError
+        If ``y`` is no vector of integers, ``n < 1``, or a class has fewer than ``n``.
 
     Examples
     --------
-    >>> digits = load_images("digits")
-    >>> digits.X.shape, digits.shape
-    (torch.Size([64, 1797]), (8, 8))
+    >>> y = torch.tensor([1, 0, 1, 0, 0, 1])
+    >>> y[balanced_subset(y, 2)]
+    tensor([0, 0, 1, 1])
     """
-    if name != "digits":
-        raise ValueError(f"name: wanted 'digits', got {name!r}")
-    from sklearn.datasets import load_digits  # half a second to import: only when asked for
-
-    bunch = load_digits()
-    X = torch.from_numpy(bunch.data).T.contiguous() / 16
-    return Images(X, torch.from_numpy(bunch.target).long(), (8, 8))
+    n = _checks.count("n", n, at_least=1)
+    chosen = []
+    for k in _labels(y).unique().tolist():
+        members = (y == k).nonzero().flatten()
+        if len(members) < n:
+            raise ValueError(f"n: wanted at least {n} of class {k}, got {len(members)}")
+        order = torch.randperm(len(members), generator=generator)
+        chosen.append(members[order[:n].to(y.device)])
+    return torch.cat(chosen)
 
 
 def load_photograph(name: str) -> Tensor:
@@ -254,7 +254,7 @@ def load_photograph(name: str) -> Tensor:
     """
     if name != "china":
         raise ValueError(f"name: wanted 'china', got {name!r}")
-    from sklearn.datasets import load_sample_image  # as above
+    from sklearn.datasets import load_sample_image  # half a second to import: only when asked for
 
     colours = torch.tensor(load_sample_image("china.jpg"), dtype=torch.float64) / 255
     grey = colours @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lop_utils import _checks
+from lop_utils import _checks, downloads
 
 __all__ = [
     "Effects",
@@ -67,35 +67,6 @@ _ARCHIVES = {
     "ml-100k": ("ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", "ml-100k/u.data", b"\t"),
     "ml-1m": ("ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", "ml-1m/ratings.dat", b"::"),
 }
-_TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the answer
-
-
-def _fetch(url: str, md5: str, folder: str | os.PathLike | None, file: str) -> Path:
-    """Return where the file with this checksum lies; download it only if it is not there yet.
-
-    pooch downloads under another name and renames once the checksum is right, so that whatever
-    goes wrong, nothing half done has the file's name.
-    """
-    import pooch  # only when asked for
-
-    folder = folder or os.environ.get("LOP_DATA_DIR") or pooch.os_cache("lop")
-    path = Path(folder).expanduser().absolute() / file
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel("WARNING")  # else it prints each download
-    # Not as a stream: pooch leaves the connection of an error open until it is collected.
-    download = pooch.HTTPDownloader(stream=False, timeout=_TIMEOUT)
-    try:
-        pooch.retrieve(url, f"md5:{md5}", fname=file, path=path.parent, downloader=download)
-    except (OSError, ValueError) as error:  # the errors of requests are OSErrors
-        raise OSError(
-            f"{file}: wanted the file with MD5 {md5} from {url}, "
-            f"got {type(error).__name__}: {error}\nNothing was kept of it. Check the connection "
-            f"and try again, or get the file in another way and save it as {path}"
-        ) from error
-    finally:
-        log.setLevel(level)
-    return path
 
 
 def _member(path: Path, name: str, url: str) -> bytes:
@@ -130,7 +101,7 @@ def load_movielens(
     """Load a set of MovieLens ratings: 1 to 5 stars that people gave to films.
 
     The archive is downloaded at the first call and kept; later calls need no network. Each call
-    compares its MD5 checksum and replaces a file that fails it.
+    compares its MD5 checksum and replaces a file that fails it, as `downloads.fetch` does.
 
     The data are GroupLens's and no part of this book. Their terms, in full in the archive's
     README: use for research, citing the reference below; no redistribution without permission;
@@ -177,7 +148,8 @@ def load_movielens(
         raise ValueError(f"name: wanted 'ml-100k' or 'ml-1m', got {name!r}")
     file, md5, member, separator = _ARCHIVES[name]
     url = _GROUPLENS + file if url is None else url
-    return _parse(_member(_fetch(url, md5, folder, file), member, url), separator, member)
+    path = downloads.fetch(url, md5, file, folder=folder)
+    return _parse(_member(path, member, url), separator, member)
 
 
 # Simulated ratings

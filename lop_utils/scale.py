@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["Recorded", "pick", "record", "recorded"]
+__all__ = ["Recorded", "checkpoint", "pick", "record", "recorded"]
 
 _T = TypeVar("_T")
 Recorded = dict[str, Any]
@@ -54,6 +54,42 @@ def pick(*, book: _T, paper: _T) -> _T:
     200
     """
     return {"book": book, "paper": paper}[_scale()]
+
+
+def checkpoint(id: str) -> Path | None:
+    """Name the file from which a paper-scale run goes on after an interruption.
+
+    It is what `checkpoints.resume` and `checkpoints.record` take. It lies in the checkout under
+    ``build/runs``, which ``make clean`` empties; delete it to begin anew.
+
+    Parameters
+    ----------
+    id : str
+        Name of the run, such as ``networks-mnist-hybrid-0``.
+
+    Returns
+    -------
+    Path or None
+        ``None`` at book scale, where a run takes seconds and nothing is kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        At paper scale, if this is no checkout of the book: there is nowhere to keep the file.
+
+    Examples
+    --------
+    >>> checkpoint("example")  # book scale
+    """
+    if _scale() == "book":
+        return None
+    if not _CHECKOUT.is_dir():
+        raise FileNotFoundError(
+            f"id: wanted a checkout of the book to keep {id!r} in, found no folder {_CHECKOUT}"
+        )
+    file = _CHECKOUT.parent.parent / "build" / "runs" / f"{id}.pt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def _folder():

@@ -12,6 +12,7 @@ __all__ = [
     "effective_rank",
     "numerical_rank",
     "principal_angles",
+    "share_rank",
     "singular_angles",
     "stable_rank",
     "vector_angles",
@@ -275,3 +276,43 @@ def numerical_rank(s: Tensor, rtol: float) -> Tensor:
     if not 0 <= _checks.finite_number("rtol", rtol) < 1:
         raise ValueError(f"rtol: wanted 0 <= rtol < 1, got {rtol!r}")
     return (s > rtol * s.amax(-1, keepdim=True)).sum(-1)
+
+
+def share_rank(s: Tensor, share: float) -> Tensor:
+    """Count how many singular values it takes to reach a share of the sum of all.
+
+    Parameters
+    ----------
+    s : Tensor, shape (..., k)
+        Singular values, in descending order.
+    share : float
+        Above 0 and at most 1. There is no default, for the reason given in `numerical_rank`.
+
+    Returns
+    -------
+    Tensor of int64, shape (...)
+        Of values, not of their squares: small values count for more than in a share of the
+        variance.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``share`` is out of range, a value is negative, not finite or above the one before it,
+        or a spectrum is zero.
+
+    References
+    ----------
+    Public code of Wang et al. (2025), arXiv:2311.02960, with a share of 0.95.
+
+    Examples
+    --------
+    >>> share_rank(torch.tensor([6.0, 3.0, 1.0]), share=0.9).item()
+    2
+    """
+    s = _spectrum(s)
+    if not 0 < _checks.finite_number("share", share) <= 1:
+        raise ValueError(f"share: wanted 0 < share <= 1, got {share!r}")
+    if not s.is_meta and (s.diff(dim=-1) > 0).any():
+        raise ValueError("s: wanted singular values in descending order, got another order")
+    wanted = share * (1 - 4 * torch.finfo(s.dtype).eps) * s.sum(-1, keepdim=True)
+    return (s.cumsum(-1) < wanted).sum(-1) + 1

@@ -16,9 +16,18 @@ import lop_utils
 PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
     0: ["_checks", "claims", "scale"],
-    1: ["cost", "dln", "recursions", "spectra"],
-    2: ["checkpoints", "datasets", "losses", "features", "sampling"],
-    3: ["batches", "descent", "factored", "parsimony", "mean_field", "ratings"],
+    1: ["cost", "dln", "downloads", "recursions", "spectra"],
+    2: ["checkpoints", "features", "images", "losses", "readouts", "sampling"],
+    3: [
+        "batches",
+        "datasets",
+        "descent",
+        "factored",
+        "parsimony",
+        "mean_field",
+        "networks",
+        "ratings",
+    ],
     4: ["compression"],
     5: ["completion", "sharded", "adapters"],
     6: ["plots"],

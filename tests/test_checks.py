@@ -97,6 +97,31 @@ def test_numbers_of_other_types_pass():
             ValueError,
             "x[1]: wanted 3 columns to follow x[0] of shape (3, 2), got shape (4, 2)",
         ),
+        (_checks.features, ([[1.0]],), TypeError, "x: wanted a torch.Tensor, got list"),
+        (
+            _checks.features,
+            (torch.ones(2),),
+            ValueError,
+            "x: wanted shape (..., d, N) with entries, got (2,)",
+        ),
+        (
+            _checks.features,
+            (torch.ones(3, 0, 2),),
+            ValueError,
+            "x: wanted shape (..., d, N) with entries, got (3, 0, 2)",
+        ),
+        (
+            _checks.features,
+            (torch.ones(3, 2, 2, dtype=torch.int64),),
+            TypeError,
+            "x: wanted a floating-point matrix, got torch.int64",
+        ),
+        (
+            _checks.features,
+            (torch.stack([EYE, EYE * NAN]),),
+            ValueError,
+            "x: wanted finite entries, got NaN or infinity",
+        ),
         (
             _checks.orthogonal_up_to,
             (EYE, 0.5),
@@ -130,3 +155,44 @@ def test_layers_come_back_as_a_new_list_of_the_same_tensors():
     Ws = (EYE, 2 * EYE)
     given = _checks.layers("Ws", Ws)
     assert type(given) is list and all(a is b for a, b in zip(given, Ws, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4, 2, 3), (5, 4, 2, 3)], ids=str)
+def test_features_come_back_whatever_their_leading_axes(shape):
+    Z = torch.ones(5, 4, 3, 2).mT[(0,) * (4 - len(shape))]  # in any order of memory
+    assert Z.shape == shape and _checks.features("Z", Z) is Z
+
+
+Z4, Y4 = torch.ones(3, 2, 4), torch.tensor([2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "int16", "int8", "uint8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_classes_come_as_one_hot_rows_and_sizes(kind, dtype):
+    members, sizes = _checks.one_hot_classes(Z4.to(dtype), Y4.to(getattr(torch, kind)), at_least=3)
+    assert members.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert sizes.tolist() == [1, 1, 2] and members.dtype == sizes.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("Z", "y", "error", "message"),
+    [
+        (Z4[0, 0], Y4, ValueError, "Z: wanted shape (..., d, N) with entries, got (4,)"),
+        (Z4 / 0, Y4, ValueError, "Z: wanted finite entries, got NaN or infinity"),
+        (Z4, [2, 0, 1, 2], TypeError, "y: wanted a tensor of whole numbers, got list"),
+        (Z4, Y4.numpy(), TypeError, "y: wanted a tensor of whole numbers, got int64"),
+        (Z4, Y4.float(), TypeError, "y: wanted a tensor of whole numbers, got torch.float32"),
+        (Z4, Y4 > 0, TypeError, "y: wanted a tensor of whole numbers, got torch.bool"),
+        (Z4, Y4[:3], ValueError, "y: wanted N = 4 labels as Z has columns, got (3,)"),
+        (Z4, Y4[None], ValueError, "y: wanted N = 4 labels as Z has columns, got (1, 4)"),
+        (Z4, Y4[0], ValueError, "y: wanted N = 4 labels as Z has columns, got ()"),
+        (Z4, Y4.to("meta"), ValueError, "y: wanted labels on cpu as Z, got meta"),
+        (Z4, Y4 - 1, ValueError, "y: wanted classes 0, 1, ..., K - 1, got -1"),
+        (Z4, Y4 + 1, ValueError, "y: wanted samples of all classes 0 to 3, got none of 0"),
+        (Z4, 3 * Y4, ValueError, "y: wanted samples of all classes 0 to 6, got none of 1"),
+        (Z4, Y4.clamp(max=1), ValueError, "y: wanted K >= 3 classes, got K = 2"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(Z, y, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        _checks.one_hot_classes(Z, y, at_least=3)

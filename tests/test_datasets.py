@@ -236,7 +236,7 @@ def test_one_hot_refuses(y, K, error, message):
 def test_digits(digits):
     assert digits.X.shape == (64, 1797) and digits.X.dtype == torch.float64
     assert digits.y.shape == (1797,) and digits.y.dtype == torch.int64
-    assert digits.shape == (8, 8)
+    assert digits.shape == (8, 8) and digits.train == 1797 and digits.name == "digits"
     assert (digits.X.min(), digits.X.max()) == (0, 1)
     assert digits.y.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     # One column is one image, row by row: a zero has a dark centre.
@@ -244,9 +244,57 @@ def test_digits(digits):
     assert mean_of_zeros[3:5, 3:5].max() < 0.2 < mean_of_zeros[3:5, 2].min()
 
 
-def test_an_unknown_set_of_images():
-    with pytest.raises(ValueError, match="name: wanted 'digits', got 'mnist'"):
-        datasets.load_images("mnist")
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8], ids=str)
+def test_a_balanced_subset_has_n_of_each_class_in_their_order(dtype, digits, generator):
+    found = datasets.balanced_subset(digits.y.to(dtype), 20, generator=generator)
+    assert found.dtype == torch.int64 and found.shape == (200,)
+    assert digits.y[found].tolist() == [k for k in range(10) for _ in range(20)]
+    assert len(found.unique()) == 200
+    assert (found.diff() < 0).any()  # in random order within a class
+
+
+def test_every_member_is_as_likely_as_any_other(generator):
+    y = torch.tensor([3, 0, 3, 3, 0, 3])
+    draws = torch.stack([datasets.balanced_subset(y, 2, generator=generator) for _ in range(3000)])
+    assert {tuple(pair) for pair in draws[:, :2].tolist()} == {(1, 4), (4, 1)}
+    counts = draws[:, 2:].flatten().bincount(minlength=6)[[0, 2, 3, 5]]
+    assert (counts / 3000 - 1 / 2).abs().max() < 5 * (1 / 4 / 3000) ** 0.5
+
+
+def test_a_balanced_subset_follows_its_generator(digits):
+    a, b, c = (
+        datasets.balanced_subset(digits.y, 5, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    before = torch.get_rng_state()
+    datasets.balanced_subset(digits.y, 5, generator=torch.Generator())
+    assert torch.equal(before, torch.get_rng_state())
+    datasets.balanced_subset(digits.y, 5)
+    assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_all_of_the_smallest_class(digits):
+    found = datasets.balanced_subset(digits.y, 174)
+    assert sorted(found[digits.y[found] == 8].tolist()) == (digits.y == 8).nonzero()[:, 0].tolist()
+    with pytest.raises(ValueError, match=r"^n: wanted at least 175 of class 8, got 174$"):
+        datasets.balanced_subset(digits.y, 175)
+
+
+@pytest.mark.parametrize(
+    ("y", "n", "error", "message"),
+    [
+        (torch.tensor([0, 1]), 0, ValueError, "n: wanted n >= 1, got 0"),
+        (torch.tensor([0, 1]), 1.0, TypeError, "n: wanted a whole number, got 1.0"),
+        (torch.ones(2), 1, TypeError, "y: wanted a tensor of integers, got torch.float32"),
+        ([0, 1], 1, TypeError, "y: wanted a tensor of integers, got <class 'list'>"),
+        (torch.ones(0).int(), 1, ValueError, "y: wanted a vector of labels, got shape (0,)"),
+    ],
+    ids=["n", "fraction", "float", "list", "none"],
+)
+def test_balanced_subset_refuses(y, n, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        datasets.balanced_subset(y, n)
 
 
 def test_photograph():
@@ -280,6 +328,8 @@ def test_device_and_dtype_are_kept(place, generator):
     Y = datasets.one_hot(
         torch.tensor([0, 1], device=place.kind["device"]), 2, dtype=place.kind["dtype"]
     )
+    y = torch.tensor([0, 1, 1], device=place.kind["device"])
+    assert datasets.balanced_subset(y, 1).device.type == place.kind["device"]
     for A in (Phi, white.X, white.transform, Y):
         assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
     eye = torch.eye(4, **place.kind)

@@ -251,6 +251,40 @@ def test_status_shows_seconds_versions_and_records(book):
     assert "<p>deep</p>" in book.page("index")
 
 
+def image_sets_shown(book):
+    """Return what the last table says of each set."""
+    table = re.search(r"<table[^>]*lop-images.*?</table>", book.page("index"), flags=re.S)
+    return dict(re.findall(r"<td><p>(.*?)</p></td>\s*<td><p>(.*?)</p></td>", table.group(), re.S))
+
+
+def test_status_shows_which_sets_of_images_were_run(book):
+    book.write("index.md", STATUS)
+    book.write("lop_utils/images.py", 'NAMES = ("digits", "mnist", "usps", "cifar10")\n')
+    values = {
+        "wide": {"data": "usps"},
+        "bench-x": {"data": "mnist"},  # no result
+        "a": {"data": "imagenet"},  # not of the loader
+        "b": {"data": ["mnist"]},
+        "c": {"of": "mnist"},
+        "d": {"data": "digits"},
+    }
+    for id, found in values.items():
+        record = {**RECORD, "id": id, "torch": "2.0", "values": found}
+        book.write(f"book/_recorded/{id}.json", json.dumps(record))
+    code, log = book.build()
+    assert code == 0, log
+    never = "never run"
+    shown = {"digits": "in every build", "mnist": never, "usps": "wide", "cifar10": never}
+    assert image_sets_shown(book) == shown
+
+    # a record, otherwise the same, is of another set: the page is written again
+    record = {**RECORD, "id": "c", "torch": "2.0", "values": {"data": "usps"}}
+    book.write("book/_recorded/c.json", json.dumps(record))
+    code, log = book.build()
+    assert code == 0, log
+    assert image_sets_shown(book) == shown | {"usps": "c, wide"}
+
+
 def test_status_shows_the_seconds_of_nbmake(book):
     book.write("index.md", STATUS)
     notebooks.write(book.folder)

@@ -1,37 +1,27 @@
-"""Ratings: a download that never leaves half a file, simulated ratings, what means explain."""
+"""Ratings: MovieLens and its archive, simulated ratings, what means explain."""
 
-import gc
-import hashlib
-import http.server
 import io
-import logging
-import os
 import re
-import socket
-import struct
-import sys
-import threading
-import urllib.request
 import zipfile
 
 import numpy as np
-import pooch
 import pytest
 import torch
+from loopback import md5, serving
 
 from lop_utils import ratings
 from lop_utils.ratings import Ratings
 
 F64 = {"dtype": torch.float64}
 
-# A server on this machine that answers well or badly
+# MovieLens
 
 
 def archive(member="ml-100k/u.data", text=b"1\t10\t5\t881250949\n2\t10\t3\t8\n1\t7\t1\t9\n"):
-    """Return the bytes of a zip archive; the filling makes it several pieces long."""
+    """Return the bytes of a zip archive."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as z:
-        z.writestr("ml-100k/README", bytes(200_000))
+        z.writestr("ml-100k/README", bytes(2000))
         z.writestr(member, text)
     return file.getvalue()
 
@@ -39,66 +29,19 @@ def archive(member="ml-100k/u.data", text=b"1\t10\t5\t881250949\n2\t10\t3\t8\n1\
 GOOD = archive()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        self.server.requests += 1
-        mode, body = self.server.mode, self.server.body
-        if mode == "404":
-            return self.send_error(404)
-        if mode == "500":
-            return self.send_error(500)
-        if mode == "page":  # a network that answers for everyone, until one has logged in
-            body = b"<html>Please log in</html>"
-        self.send_response(200)
-        if mode != "cut, length unsaid":
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if mode in ("good", "page"):
-            return self.wfile.write(body)
-        self.wfile.write(body[: len(body) // 2])
-        self.wfile.flush()
-        if mode == "reset":  # closed with a reset instead of an orderly end
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-        if mode == "stalled":
-            self.server.stop_waiting.wait(10)
-        return None
-
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = False
-    mode, body, requests = "good", GOOD, 0
-
-    def handle_error(self, request, client_address):
-        pass  # the handler closed its own connection
-
-
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.stop_waiting = threading.Event()
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        monkeypatch.setattr(ratings, "_GROUPLENS", f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setattr(ratings, "_TIMEOUT", (5.0, 0.3))
-        monkeypatch.delenv("LOP_DATA_DIR", raising=False)
+    with serving(monkeypatch) as server:
+        monkeypatch.setattr(ratings, "_GROUPLENS", server.url)
         offer(monkeypatch, server, GOOD)
         yield server
-        server.stop_waiting.set()
-        server.shutdown()
-        thread.join()
 
 
-def offer(monkeypatch, server, body):
+def offer(monkeypatch, server, body, name="ml-100k"):
     """Let the server have this archive, and the table its checksum."""
-    server.body = body
-    file, _, *rest = ratings._ARCHIVES["ml-100k"]
-    entry = (file, hashlib.md5(body).hexdigest(), *rest)
-    monkeypatch.setitem(ratings._ARCHIVES, "ml-100k", entry)
+    file, _, *rest = ratings._ARCHIVES[name]
+    server.files[file] = body
+    monkeypatch.setitem(ratings._ARCHIVES, name, (file, md5(body), *rest))
 
 
 def load(folder, **options):
@@ -115,153 +58,34 @@ def is_right(found):
     )
 
 
-def test_a_good_answer_is_kept_and_nothing_is_printed(server, tmp_path, capfd, monkeypatch):
-    # pooch's own handler keeps the stderr of its import; this one has the captured one.
-    monkeypatch.setattr(pooch.get_logger(), "handlers", [logging.StreamHandler(sys.stderr)])
+def test_the_archive_is_downloaded_once(server, tmp_path):
     found = load(tmp_path / "new" / "folder")
-    assert is_right(found) and server.requests == 1
+    assert is_right(found)
     assert found.rows.dtype == found.cols.dtype == found.items.dtype == torch.int64
     assert found.values.dtype == torch.float64
     assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["ml-100k.zip"]
     server.mode = "404"
-    assert is_right(load(tmp_path / "new" / "folder")) and server.requests == 1
-    assert capfd.readouterr() == ("", "")
-    assert pooch.get_logger().level == 0
+    assert is_right(load(tmp_path / "new" / "folder")) and len(server.requests) == 1
 
 
-def test_the_logger_of_others_is_as_before_after_a_failure(server, tmp_path, monkeypatch):
-    server.mode = "404"
-    monkeypatch.setattr(pooch.get_logger(), "level", 17)
-    with pytest.raises(OSError, match="404"):
-        load(tmp_path)
-    assert pooch.get_logger().level == 17
+def test_it_is_kept_where_the_environment_says(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOP_DATA_DIR", str(tmp_path))
+    assert is_right(load(None))
+    assert (tmp_path / "ml-100k.zip").read_bytes() == GOOD
 
 
-FAILURES = {
-    "404": "HTTPError: 404 Client Error",
-    "500": "HTTPError: 500 Server Error",
-    "truncated": "IncompleteRead",
-    "cut, length unsaid": "ValueError: MD5 hash of downloaded file .* does not match",
-    "reset": "ConnectionResetError|Connection reset|Connection broken",
-    "stalled": "timed out",
-    "page": "ValueError: MD5 hash of downloaded file .* does not match",
-}
-
-
-def left_by(server, folder, mode):
-    """Return the error of a failing call, the files it leaves, and what the next call returns."""
-    server.mode = mode
-    try:
-        error = load(folder)
-    except Exception as raised:
-        error = raised
-    left = [p.name for p in folder.iterdir()]
-    server.mode = "good"
-    try:
-        return error, left, load(folder)
-    except Exception as raised:
-        return error, left, raised
-
-
-@pytest.mark.parametrize("mode", FAILURES)
-def test_a_bad_answer_leaves_nothing(server, tmp_path, mode):
-    error, left, later = left_by(server, tmp_path, mode)
-    assert isinstance(error, OSError)
-    file, md5, *_ = ratings._ARCHIVES["ml-100k"]
-    wanted = f"^{file}: wanted the file with MD5 {md5} from {ratings._GROUPLENS}{file}, got "
-    assert re.match(wanted, str(error)) and re.search(FAILURES[mode], str(error))
-    assert str(error).endswith(f"and save it as {tmp_path / file}")
-    assert left == [] and is_right(later)
-
-
-@pytest.mark.parametrize("mode", ["truncated", "cut, length unsaid", "page"])
-def test_a_careless_download_would_leave_something(server, tmp_path, mode, monkeypatch):
-    def careless(url, md5, folder, file):
-        path = folder / file
-        if not path.exists():
-            with urllib.request.urlopen(url, timeout=5) as answer, path.open("wb") as out:
-                while piece := answer.read(1000):
-                    out.write(piece)
-        return path
-
-    monkeypatch.setattr(ratings, "_fetch", careless)
-    _, left, later = left_by(server, tmp_path, mode)
-    assert left == ["ml-100k.zip"] and isinstance(later, OSError)
-
-
-def test_no_server(server, tmp_path, monkeypatch):
-    with socket.socket() as taken:  # bound, but nobody listens
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=rf"(?s)from http://127.0.0.1:{port}/x, got .* refused"):
-            load(tmp_path, url=f"http://127.0.0.1:{port}/x")
-    assert list(tmp_path.iterdir()) == [] and server.requests == 0
-
-
-def test_an_address_of_no_kind(server, tmp_path):
-    with pytest.raises(OSError, match="from nowhere, got MissingSchema: Invalid URL 'nowhere'"):
-        load(tmp_path, url="nowhere")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupt_half_way_leaves_nothing(server, tmp_path, monkeypatch):
-    def interrupted(self, url, output_file, pooch):
-        with open(output_file, "wb") as out:
-            out.write(GOOD[:100])
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pooch.HTTPDownloader, "__call__", interrupted)
-        load(tmp_path)
-    assert list(tmp_path.iterdir()) == [] and is_right(load(tmp_path))
-
-
-@pytest.mark.parametrize("mode", FAILURES)
-def test_no_connection_stays_open(server, tmp_path, mode):
-    left_by(server, tmp_path, mode)  # its frame holds the error, and that holds the frame
-    gc.collect()  # an open socket would warn now, and a warning is an error
-
-
-def test_what_a_killed_process_leaves_is_not_taken(server, tmp_path):
-    (tmp_path / "tmpabcdef").write_bytes(GOOD[:100])
-    assert is_right(load(tmp_path)) and server.requests == 1
-
-
-@pytest.mark.parametrize("old", [b"", GOOD[:1000], GOOD + b"\n", b"<html>"])
-def test_a_broken_file_is_replaced(server, tmp_path, old):
-    path = tmp_path / "ml-100k.zip"
-    path.write_bytes(old)
+def test_a_download_that_breaks_off_is_gone_on_with(server, tmp_path):
     server.mode = "truncated"
-    for _ in range(2):  # not taken, even where no better one comes
-        with pytest.raises(OSError, match="IncompleteRead"):
-            load(tmp_path)
+    with pytest.raises(OSError, match=r"^ml-100k.zip: wanted .*IncompleteRead"):
+        load(tmp_path)
     server.mode = "good"
-    assert is_right(load(tmp_path)) and path.read_bytes() == GOOD
-    assert os.listdir(tmp_path) == ["ml-100k.zip"] and server.requests == 3
-
-
-def test_a_folder_that_is_a_file(server, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"^ml-100k.zip: wanted .*, got (NotADirectory|FileExists)"):
-        load(tmp_path / "file")
+    assert is_right(load(tmp_path)) and server.requests[1][1].startswith("bytes=")
+    assert (tmp_path / "ml-100k.zip").read_bytes() == GOOD
 
 
 def test_another_address_of_the_same_archive(server, tmp_path, monkeypatch):
-    good = ratings._GROUPLENS
     monkeypatch.setattr(ratings, "_GROUPLENS", "http://127.0.0.1:1/")
-    assert is_right(load(tmp_path, url=good + "mirror"))
-
-
-def test_where_the_archive_is_kept(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    load(None)
-    assert (tmp_path / "cache" / "lop" / "ml-100k.zip").exists()
-    monkeypatch.setenv("LOP_DATA_DIR", str(tmp_path / "environment"))
-    load(None)
-    assert (tmp_path / "environment" / "ml-100k.zip").exists()
-    load(str(tmp_path / "argument"))
-    assert (tmp_path / "argument" / "ml-100k.zip").exists()
-    assert server.requests == 3
+    assert is_right(load(tmp_path, url=server.url + "mirror/ml-100k.zip"))
 
 
 def test_an_archive_without_the_ratings(server, tmp_path, monkeypatch):
@@ -315,9 +139,7 @@ def test_no_line():
 def test_the_larger_set_has_gaps_in_its_films(server, tmp_path, monkeypatch, end):
     lines = [b"1::3952::5::978300760", b"3::1::2::9", b"2::70::4::8", b"1::1::1::7"]
     body = archive("ml-1m/ratings.dat", end.join(lines) + end)
-    offer(monkeypatch, server, body)
-    file, _, *rest = ratings._ARCHIVES["ml-1m"]
-    monkeypatch.setitem(ratings._ARCHIVES, "ml-1m", (file, hashlib.md5(body).hexdigest(), *rest))
+    offer(monkeypatch, server, body, name="ml-1m")
     found = ratings.load_movielens("ml-1m", folder=tmp_path)
     assert found.shape == (3, 3) and found.rows.tolist() == [0, 2, 1, 0]
     assert found.items.tolist() == [1, 70, 3952]

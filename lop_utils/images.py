@@ -1,0 +1,363 @@
+"""Sets of labelled images: downloaded when asked for, decoded once, and kept as arrays."""
+
+import gzip
+import os
+import tarfile
+import textwrap
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lop_utils import downloads
+
+__all__ = ["NAMES", "Images", "fetch_images", "load_images"]
+
+NAMES = ("digits", "mnist", "fashion_mnist", "usps", "cifar10")
+
+
+class Images(NamedTuple):
+    """Images as columns, with their labels."""
+
+    X: Tensor
+    """Shape (pixels, N), between 0 and 1; the pixels of an image row by row, colour by colour."""
+    y: Tensor
+    """Shape (N,), int64: classes 0 to 9."""
+    shape: tuple[int, ...]
+    """Rows and columns of one image; for colours 3, rows and columns."""
+    train: int
+    """How many columns, the first ones, were published for training; the others for testing."""
+    name: str
+    """Which set it is."""
+
+
+# The published formats. Each function returns the arrays of one file in the order of _ARRAYS.
+
+
+def _idx(path: Path) -> list[np.ndarray]:
+    """Decode one array of LeCun's format: 0, 0, type 8 (uint8), dimensions, sizes, entries."""
+    with gzip.open(path) as file:
+        content = file.read()
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"wanted an idx file of uint8, got one that starts with {content[:4]}")
+    start = 4 + 4 * content[3]
+    shape = np.frombuffer(content[4:start], ">u4").tolist()
+    entries = np.frombuffer(content[start:], np.uint8)
+    return [entries.reshape(shape)]
+
+
+def _libsvm(path: Path) -> list[np.ndarray]:
+    """Decode lines of a digit + 1 and 16 x 16 numbered grey values between -1 and 1."""
+    from sklearn.datasets import load_svmlight_file  # half a second to import
+
+    # A value that a line leaves out is 0 in this format, the middle grey.
+    values, labels = load_svmlight_file(str(path), n_features=256, zero_based=False)
+    if abs(values).max() > 1 or not set(labels) <= set(range(1, 11)):
+        raise ValueError("wanted values between -1 and 1 and labels 1 to 10, got others")
+    x = ((values.toarray() + 1) / 2 * 255).round().astype(np.uint8)
+    return [x.reshape(-1, 16, 16), (labels - 1).astype(np.uint8)]
+
+
+def _cifar(path: Path) -> list[np.ndarray]:
+    """Decode records of a label and 32 x 32 values of red, of green and of blue."""
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    wanted = [f"cifar-10-batches-bin/{name}" for name in names]
+    found = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:  # in its order: to go back would be to decompress again
+            if member.name in wanted and member.isfile():
+                found[member.name] = np.frombuffer(archive.extractfile(member).read(), np.uint8)
+    if missing := sorted(set(wanted) - found.keys()):
+        raise ValueError(f"wanted six files of records, got none called {', '.join(missing)}")
+    records = [found[name].reshape(-1, 1 + 3 * 32 * 32) for name in wanted]
+    parts = np.concatenate(records[:5]), records[5]
+    return [A for part in parts for A in (part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0])]
+
+
+class _Source(NamedTuple):
+    base: str
+    files: dict[str, str]  # with their MD5 checksums
+    decode: Callable[[Path], list[np.ndarray]]
+    shape: tuple[int, ...]
+
+
+def _idx_files(*checksums: str) -> dict[str, str]:
+    kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return {f"{kind}-ubyte.gz": md5 for kind, md5 in zip(kinds, checksums, strict=True)}
+
+
+_SOURCES = {
+    "mnist": _Source(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        _idx_files(
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+        _idx,
+        (28, 28),
+    ),
+    "fashion_mnist": _Source(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        _idx_files(
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+        _idx,
+        (28, 28),
+    ),
+    "usps": _Source(
+        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/",
+        {
+            "usps.bz2": "ec16c51db3855ca6c91edd34d0e9b197",
+            "usps.t.bz2": "8ea070ee2aca1ac39742fdd1ef5ed118",
+        },
+        _libsvm,
+        (16, 16),
+    ),
+    "cifar10": _Source(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+        _cifar,
+        (3, 32, 32),
+    ),
+}
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+# One file of arrays a set
+
+
+def _decode(source: _Source, path: Path) -> list[np.ndarray]:
+    try:
+        return source.decode(path)
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise OSError(
+            f"{path.name}: wanted a file of images or labels as published, "
+            f"got {type(error).__name__}: {error}\n"
+            "The checksum is right, so that another download would not help: report it"
+        ) from error
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    try:
+        with draft.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut could leave the new name on an empty file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _convert(name: str, path: Path, url: str | None) -> None:
+    """Download what is published and keep its arrays; then the archives may go."""
+    source = _SOURCES[name]
+    base = (source.base if url is None else url).rstrip("/")
+    archives = [
+        # Two sets have files of the same names.
+        downloads.fetch(f"{base}/{file}", md5, f"{name}-{file}", folder=path.parent)
+        for file, md5 in source.files.items()
+    ]
+    arrays = [A for archive in archives for A in _decode(source, archive)]
+    _write(path, dict(zip(_ARRAYS, arrays, strict=True)))
+    for archive in archives:
+        archive.unlink(missing_ok=True)
+
+
+def _check(arrays: dict[str, np.ndarray], published: tuple[int, ...]) -> None:
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        # A set of fewer or smaller images will do, one of other colours will not.
+        fits = x.ndim == 1 + len(published) and x.shape[1:-2] == published[:-2] and x.size > 0
+        if x.dtype != np.uint8 or not fits:
+            sizes = ", ".join(["N", *map(str, published)])
+            raise ValueError(f"x_{part}: wanted uint8 ({sizes}), got {x.dtype} {x.shape}")
+        if y.dtype != np.uint8 or y.shape != x.shape[:1]:
+            raise ValueError(f"y_{part}: wanted uint8 ({len(x)},), got {y.dtype} {y.shape}")
+        if y.max() > 9:
+            raise ValueError(f"y_{part}: wanted classes 0 to 9, got {y.max()}")
+    train, test = (arrays[f"x_{part}"].shape[1:] for part in ("train", "test"))
+    if test != train:
+        raise ValueError(f"x_test: wanted images of shape {train} as x_train, got {test}")
+
+
+def _read(path: Path, published: tuple[int, ...]) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:  # np.load leaves a damaged file of its own open
+            if not zipfile.is_zipfile(file):  # np.load would ask to trust it as a pickle
+                raise ValueError("no archive of arrays")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as content:
+                arrays = {key: content[key] for key in _ARRAYS}
+        _check(arrays, published)
+    except (FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise  # nothing says that it is damaged, and Python's own words name it
+    except Exception as error:  # zipfile, zlib and numpy have many kinds for a damaged file
+        raise OSError(
+            f"{path}: wanted the arrays {', '.join(_ARRAYS)}, got {type(error).__name__}: {error}\n"
+            "Delete the file, and the next call downloads the set anew"
+        ) from error
+    return arrays
+
+
+def _digits(dtype: torch.dtype) -> Images:
+    from sklearn.datasets import load_digits  # half a second to import: only when asked for
+
+    bunch = load_digits()
+    X = torch.from_numpy(bunch.data).T.to(dtype).contiguous() / 16
+    return Images(X, torch.from_numpy(bunch.target).long(), (8, 8), X.shape[1], "digits")
+
+
+def fetch_images(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float64,
+    folder: str | os.PathLike | None = None,
+    url: str | None = None,
+) -> Images:
+    """Load a set of labelled images, or say why it cannot be had.
+
+    The published files are downloaded at the first call and checked; what is in them is kept as
+    ``NAME.npz``, and they themselves are deleted. Where that file is there, nothing is
+    downloaded. It holds the uint8 arrays ``x_train``, of shape (N, rows, columns) or
+    (N, 3, rows, columns), ``y_train``, of shape (N,), ``x_test`` and ``y_test``. One that was
+    made in another way need not have the published number or size of images.
+
+    ============= ============= ================= ======== ===================================
+    name          shape         training, test    download terms
+    ============= ============= ================= ======== ===================================
+    digits        (8, 8)        1797, 0           none     CC BY 4.0; comes with scikit-learn
+    mnist         (28, 28)      60 000, 10 000    12 MB    CC BY-SA 3.0
+    fashion_mnist (28, 28)      60 000, 10 000    31 MB    MIT
+    usps          (16, 16)      7291, 2007        8 MB     none stated; cite the source
+    cifar10       (3, 32, 32)   50 000, 10 000    170 MB   none stated; cite the source
+    ============= ============= ================= ======== ===================================
+
+    Parameters
+    ----------
+    name : str
+        One of the table.
+    dtype : torch.dtype
+        Of the pixels. In float64 MNIST takes 440 MB and CIFAR-10 1.5 GB, in float32 half of it.
+    folder : str or path, optional
+        Where to keep ``NAME.npz``. By default what the environment variable ``LOP_DATA_DIR``
+        says, or else ``lop`` in the user's folder for caches.
+    url : str, optional
+        Another address, http or https, under which the published files lie; the checksums stay.
+
+    Returns
+    -------
+    Images
+        The training images before the test images, both in the published order.
+
+    Raises
+    ------
+    ValueError
+        If there is no set of that name.
+    TypeError
+        If ``dtype`` is not floating-point.
+    OSError
+        If the set cannot be had: the download fails (see `downloads.fetch`), ``NAME.npz`` is
+        damaged, or the folder cannot be written.
+
+    References
+    ----------
+    * digits: Alpaydin and Kaynak (1998), doi:10.24432/C50P49; the test part of it.
+    * MNIST: LeCun, Bottou, Bengio and Haffner (1998), doi:10.1109/5.726791.
+    * Fashion-MNIST: Xiao, Rasul and Vollgraf (2017), arXiv:1708.07747.
+    * USPS: Hull (1994), doi:10.1109/34.291440.
+    * CIFAR-10: Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images,
+      technical report, University of Toronto.
+
+    Examples
+    --------
+    >>> digits = fetch_images("digits", dtype=torch.float32)
+    >>> digits.X.dtype, digits.X.shape, digits.shape, digits.train
+    (torch.float32, torch.Size([64, 1797]), (8, 8), 1797)
+    """
+    if name not in NAMES:
+        raise ValueError(f"name: wanted one of {', '.join(NAMES)}, got {name!r}")
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype}")
+    if name == "digits":
+        return _digits(dtype)
+    path = downloads.data_folder(folder) / f"{name}.npz"
+    if not path.exists():
+        try:
+            _convert(name, path, url)
+        except OSError:
+            if not path.exists():  # else another process was quicker, and deleted the archives
+                raise
+    arrays = _read(path, _SOURCES[name].shape)
+    train, test = arrays["x_train"], arrays["x_test"]
+    X = torch.empty(train[0].size, len(train) + len(test), dtype=dtype)
+    X[:, : len(train)] = torch.from_numpy(train).flatten(1).T
+    X[:, len(train) :] = torch.from_numpy(test).flatten(1).T
+    y = torch.from_numpy(np.concatenate([arrays["y_train"], arrays["y_test"]])).long()
+    return Images(X.div_(255), y, train.shape[1:], len(train), name)
+
+
+def load_images(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float64,
+    folder: str | os.PathLike | None = None,
+    url: str | None = None,
+) -> Images:
+    """Load a set of labelled images; where it cannot be had, warn and load the digits instead.
+
+    The field ``name`` of the result says which set it is.
+
+    Parameters
+    ----------
+    name : str
+        ``"digits"``, 1797 handwritten digits of 8 x 8 pixels that are shipped with
+        scikit-learn, or ``"mnist"``, ``"fashion_mnist"``, ``"usps"``, ``"cifar10"``; their sizes,
+        terms and references are those of `images.fetch_images`.
+    dtype, folder, url
+        As of `images.fetch_images`.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ValueError
+        If there is no set of that name.
+    TypeError
+        If ``dtype`` is not floating-point.
+
+    Warns
+    -----
+    UserWarning
+        If the set cannot be had, for instance without a network, and the digits stand in.
+
+    Examples
+    --------
+    >>> digits = load_images("digits")
+    >>> digits.X.shape, digits.shape, digits.name
+    (torch.Size([64, 1797]), (8, 8), 'digits')
+    """
+    try:
+        return fetch_images(name, dtype=dtype, folder=folder, url=url)
+    except OSError as error:
+        cause = error.__cause__ or error
+        why = textwrap.shorten(f"{type(cause).__name__}: {cause}", 120, placeholder=" ...")
+        warnings.warn(
+            f"{name} could not be had ({why}), so scikit-learn's digits of 8 x 8 pixels stand in; "
+            f"fetch_images({name!r}) says more",
+            stacklevel=2,
+        )
+        return _digits(dtype)

@@ -1,0 +1,207 @@
+r"""What is read off the features of a layer: collapse, a linear probe, a picture in the plane.
+
+Features are columns as in `features`, with any leading axes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lop_utils import _checks
+
+__all__ = ["Collapse", "Probe", "linear_probe", "neural_collapse", "principal_plane"]
+
+
+class Collapse(NamedTuple):
+    """How far features are from neural collapse; each is 0 when they have collapsed."""
+
+    nc1: Tensor
+    r"""Shape (...): :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)/K`: variance within classes,
+    measured by that between them."""
+    nc2: Tensor
+    """Shape (...): distance of the centred means' Gram matrix from a simplex's."""
+    nc3: Tensor | None
+    """Shape (...): distance of classifier times centred means from a simplex's; None without a
+    classifier."""
+
+
+def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
+    r"""Measure the three properties of neural collapse.
+
+    With the centred means :math:`M` (d x K, from the mean of the means) and the simplex
+    :math:`E = (I_K - \frac1K\mathbf 1\mathbf 1^\top)/\sqrt{K-1}` of Frobenius norm 1,
+
+    .. math::
+
+        \mathrm{NC}_1 = \tfrac1K\operatorname{tr}(\Sigma_W\Sigma_B^+), \quad
+        \mathrm{NC}_2 = \Bigl\|\tfrac{M^\top M}{\|M^\top M\|_F} - E\Bigr\|_F, \quad
+        \mathrm{NC}_3 = \Bigl\|\tfrac{WM}{\|WM\|_F} - E\Bigr\|_F .
+
+    Both scatter matrices of the first one are projected on the span of the means, of K - 1
+    dimensions: there alone the pseudo-inverse differs from zero. Classes count equally in all
+    three, so it is :math:`\frac1K\sum_k` of each class's scatter. All are NaN where all class
+    means coincide.
+
+    Parameters
+    ----------
+    Z : Tensor, shape (..., d, N)
+        Features in columns; not changed.
+    y : Tensor of int, shape (N,)
+        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    W : Tensor, shape (..., K, d), optional
+        The linear classifier on top of the features.
+
+    Returns
+    -------
+    Collapse
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``Z`` or ``W`` is not finite and floating-point, shapes, dtypes, devices or labels do
+        not fit, or K < 2.
+
+    References
+    ----------
+    Papyan, Han and Donoho (2020), arXiv:2008.08186; Zhu et al. (2021), arXiv:2105.02375, for
+    these forms.
+
+    Examples
+    --------
+    >>> nc = neural_collapse(torch.eye(3), torch.tensor([0, 1, 2]), torch.eye(3))
+    >>> [round(value.item(), 6) for value in nc]
+    [0.0, 0.0, 0.0]
+    """
+    members, sizes = _checks.one_hot_classes(Z, y, at_least=2)
+    K = len(sizes)
+    means = Z @ (members / sizes)
+    M = means - means.mean(-1, keepdim=True)
+    # Sigma_B = M M^T / K: with M = U S V^T its pseudo-inverse is K U S^-2 U^T.
+    U, s, _ = torch.linalg.svd(M, full_matrices=False)
+    U, s = U[..., : K - 1], s[..., : K - 1]
+    floor = s[..., :1] * (torch.finfo(Z.dtype).eps * max(M.shape[-2:]))
+    inverse = torch.where(s > floor, 1 / s, 0)
+    deviations = inverse[..., None] * (U.mT @ (Z - means @ members.T))
+    nc1 = (deviations.square() @ (members / sizes)).sum((-2, -1)) / K
+    nc1 = torch.where(s[..., 0] > 0, nc1, torch.nan)  # no means apart: no collapse either
+
+    eye = torch.eye(K, dtype=Z.dtype, device=Z.device)
+    simplex = (eye - 1 / K) / (K - 1) ** 0.5
+
+    def apart(G: Tensor) -> Tensor:
+        return torch.linalg.norm(
+            G / torch.linalg.norm(G, dim=(-2, -1), keepdim=True) - simplex, dim=(-2, -1)
+        )
+
+    if W is None:
+        return Collapse(nc1, apart(M.mT @ M), None)
+    _checks.matrix("W", W.flatten(0, -2) if isinstance(W, Tensor) and W.ndim > 2 else W)
+    _checks.same_kind("W", W, "Z", Z)
+    if W.shape[-2:] != (K, Z.shape[-2]):
+        raise ValueError(f"W: wanted shape (..., {K}, {Z.shape[-2]}), got {tuple(W.shape)}")
+    return Collapse(nc1, apart(M.mT @ M), apart(W @ M))
+
+
+class Probe(NamedTuple):
+    """A linear classifier of features, one for each leading axis."""
+
+    W: Tensor
+    """Shape (..., K, d)."""
+    b: Tensor
+    """Shape (..., K, 1)."""
+
+    def predict(self, Z: Tensor) -> Tensor:
+        """Return the class of each column of ``Z``, (..., d, N), as int64 of shape (..., N)."""
+        return (self.W @ Z + self.b).argmax(-2)
+
+    def accuracy(self, Z: Tensor, y: Tensor) -> Tensor:
+        """Return the share of the columns of ``Z`` that are classified as ``y``, shape (...)."""
+        return (self.predict(Z) == y).double().mean(-1)
+
+
+def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
+    r"""Fit a linear classifier to features by ridge regression on one-hot labels.
+
+    It minimises :math:`\frac1N\|WZ + b\mathbf 1^\top - Y\|_F^2 + \text{ridge}\cdot s\,\|W\|_F^2`
+    in closed form, where :math:`s` is the mean variance of a feature: what counts as a small
+    ``ridge`` does not depend on the scale of the features.
+
+    Parameters
+    ----------
+    Z : Tensor, shape (..., d, N)
+        Features in columns; not changed.
+    y : Tensor of int, shape (N,)
+        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    ridge : float
+        Strength of the penalty, above 0; 1e-3 is a small one.
+
+    Returns
+    -------
+    Probe
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``Z`` is not finite and floating-point, the labels do not fit, K < 2, or
+        ``ridge <= 0``.
+
+    References
+    ----------
+    Alain and Bengio (2016), arXiv:1610.01644, for probing the layers of a network.
+
+    Examples
+    --------
+    >>> Z, y = torch.tensor([[0.0, 1.0, 4.0, 5.0]]), torch.tensor([0, 0, 1, 1])
+    >>> linear_probe(Z, y, ridge=1e-3).accuracy(Z, y).item()
+    1.0
+    """
+    members, _ = _checks.one_hot_classes(Z, y, at_least=2)
+    ridge = _checks.positive("ridge", ridge)
+    centre, target = Z.mean(-1, keepdim=True), members.mean(0, keepdim=True)
+    A, B = Z - centre, (members - target).expand(*Z.shape[:-2], *members.shape)
+    d, N = A.shape[-2:]
+    penalty = ridge * A.square().sum((-2, -1), keepdim=True) / d + torch.finfo(Z.dtype).tiny
+    eye = torch.eye(min(d, N), dtype=Z.dtype, device=Z.device)
+    # Solve in the smaller of the two spaces: W^T = (A A^T + p I)^-1 A B = A (A^T A + p I)^-1 B.
+    if d <= N:
+        W = torch.linalg.solve(A @ A.mT + penalty * eye, A @ B).mT
+    else:
+        W = (A @ torch.linalg.solve(A.mT @ A + penalty * eye, B)).mT
+    return Probe(W, target.mT - W @ centre)
+
+
+def principal_plane(Z: Tensor, k: int = 2) -> Tensor:
+    r"""Return the coordinates of features on their ``k`` principal axes.
+
+    Parameters
+    ----------
+    Z : Tensor, shape (..., d, N)
+        Features in columns; centred for this purpose, not changed.
+    k : int
+        Number of axes, at most ``min(d, N)``.
+
+    Returns
+    -------
+    Tensor, shape (..., k, N)
+        Rows in the order of their variance; the sign of an axis is such that its largest
+        coordinate is positive.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``Z`` is not finite and floating-point, or ``k`` is out of range.
+
+    Examples
+    --------
+    >>> Z = torch.tensor([[0.0, 2.0, 10.0], [1.0, 1.0, 1.0]])
+    >>> [round(value, 4) for value in principal_plane(Z, 1).squeeze().tolist()]
+    [-4.0, -2.0, 6.0]
+    """
+    _checks.features("Z", Z)
+    if _checks.count("k", k, at_least=1) > min(Z.shape[-2:]):
+        raise ValueError(f"k: wanted at most min(d, N) = {min(Z.shape[-2:])}, got {k}")
+    _, s, Vh = torch.linalg.svd(Z - Z.mean(-1, keepdim=True), full_matrices=False)
+    plane = s[..., :k, None] * Vh[..., :k, :]
+    peaks = plane.gather(-1, plane.abs().argmax(-1, keepdim=True))
+    return plane * torch.where(peaks < 0, -1, 1)

@@ -1,0 +1,350 @@
+"""Collapse, probes and planes against explicit matrices, scikit-learn and wrong variants."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+
+from lop_utils import dln, readouts
+
+F64 = {"dtype": torch.float64}
+
+
+def sample(sizes, generator, d=6, lead=(), apart=2.0):
+    """Draw classes of the given sizes in mixed order, off the origin."""
+    y = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    y = y[torch.randperm(len(y), generator=generator)]
+    means, noise = (
+        torch.randn(*lead, d, n, generator=generator, **F64) for n in (len(sizes), len(y))
+    )
+    return apart * means[..., y] + noise + 0.5, y
+
+
+def frame(d, k, generator):
+    """Draw k orthonormal columns."""
+    return dln.orthogonal_init((k, d), 1.0, generator=generator, **F64)[0]
+
+
+# Neural collapse
+
+
+def parts(Z, y):
+    """Return the scatter of each class, its means and its centred means, class by class."""
+    Z, y = Z.numpy(), y.numpy()
+    each = [Z[:, y == k] for k in range(y.max() + 1)]
+    means = np.stack([A.mean(1) for A in each], axis=1)
+    scatter = [np.cov(A, bias=True).reshape(len(Z), len(Z)) for A in each]
+    return scatter, means, means - means.mean(1, keepdims=True)
+
+
+def from_simplex(G, norm=None):
+    K = len(G)
+    E = (np.eye(K) - 1 / K) / math.sqrt(K - 1)
+    return np.linalg.norm(G / np.linalg.norm(G) - (E if norm is None else E * norm))
+
+
+def by_matrices(Z, y, W):
+    """Take the definitions at their word, with d x d matrices and numpy's pseudo-inverse."""
+    scatter, _, M = parts(Z, y)
+    K = len(scatter)
+    within, between = sum(scatter) / K, M @ M.T / K
+    nc1 = np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / K
+    return nc1, from_simplex(M.T @ M), from_simplex(W.numpy() @ M)
+
+
+CASES = {
+    "balanced": (6, [5, 5, 5, 5]),
+    "unbalanced": (6, [7, 1, 3, 12]),
+    "two-classes": (6, [4, 9]),
+    "d=K": (4, [5, 5, 5, 5]),
+    "d<K-1": (2, [5, 3, 4, 5]),
+    "d=1": (1, [5, 3, 4]),
+    "d>N": (40, [2, 3, 4]),
+}
+each_case = pytest.mark.parametrize(("d", "sizes"), CASES.values(), ids=CASES)
+
+
+@each_case
+@pytest.mark.parametrize("lead", [(), (2, 3)], ids=str)
+def test_collapse_equals_the_slow_way_layer_by_layer(d, sizes, lead, generator):
+    Z, y = sample(sizes, generator, d=d, lead=lead)
+    W = torch.randn(*lead, len(sizes), d, generator=generator, **F64)
+    copies = Z.clone(), W.clone()
+    found = readouts.neural_collapse(Z, y, W)
+    for index in itertools.product(*map(range, lead)):
+        for value, truth in zip(found, by_matrices(Z[index], y, W[index]), strict=True):
+            assert value.shape == lead
+            assert value[index].item() == pytest.approx(truth, rel=1e-9, abs=1e-13)
+    assert torch.equal(Z, copies[0]) and torch.equal(W, copies[1])
+    assert readouts.neural_collapse(Z, y).nc3 is None
+
+
+def test_balanced_classes_give_the_sums_over_all_samples(generator):
+    Z, y = sample([5] * 4, generator)
+    _, means, M = parts(Z, y)
+    gaps = Z.numpy() - means[:, y]
+    nc1 = np.trace(gaps @ gaps.T / 20 @ np.linalg.pinv(M @ M.T / 4, rcond=1e-10)) / 4
+    assert readouts.neural_collapse(Z, y).nc1.item() == pytest.approx(nc1, rel=1e-11)
+
+
+def wrong_collapse(Z, y, W):
+    scatter, means, M = parts(Z, y)
+    K, pinv = len(scatter), np.linalg.pinv
+    within, between = sum(scatter) / K, M @ M.T / K
+    sizes = np.bincount(y) / len(y)
+    by_samples = sum(share * A for share, A in zip(sizes, scatter, strict=True))
+    return {
+        "samples-count-equally": (0, np.trace(by_samples @ pinv(between, rcond=1e-10)) / K),
+        "not-divided-by-K": (0, np.trace(within @ pinv(between, rcond=1e-10))),
+        "K-1-in-between": (0, np.trace(within @ pinv(between * K / (K - 1), rcond=1e-10)) / K),
+        "ratio-of-traces": (0, np.trace(within) / np.trace(between)),
+        "null-space-inverted": (0, np.trace(within @ pinv(between, rcond=1e-30)) / K),
+        "uncentred-Gram": (1, from_simplex(means.T @ means)),
+        "K-for-K-1": (1, from_simplex(M.T @ M, math.sqrt((K - 1) / K))),
+        "uncentred-duality": (2, from_simplex(W.numpy() @ means)),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_collapse(torch.eye(3), torch.arange(3), torch.eye(3)))
+def test_a_wrong_collapse_would_be_seen(name, generator):
+    Z, y = sample([7, 1, 3, 12], generator)
+    W = torch.randn(4, 6, generator=generator, **F64)
+    part, wrong = wrong_collapse(Z, y, W)[name]
+    found = readouts.neural_collapse(Z, y, W)[part].item()
+    assert found == pytest.approx(by_matrices(Z, y, W)[part], rel=1e-11)
+    assert abs(wrong / found - 1) > 1e-3
+
+
+@pytest.mark.parametrize("K", [2, 3, 5])
+def test_collapsed_features_have_collapse_zero(K, generator):
+    y = torch.arange(4 * K) % K
+    Q = frame(9, K, generator)
+    simplex = Q - Q.mean(1, keepdim=True)
+    shift = torch.randn(9, 1, generator=generator, **F64)
+    for means in (2 * Q, 0.3 * simplex, 5 * simplex + shift):
+        found = readouts.neural_collapse(means[:, y], y, 3 * simplex.T)
+        assert found.nc1.item() < 1e-25 and found.nc2.item() < 1e-13 and found.nc3.item() < 1e-13
+    # The dual of other means, or of the same in another order, is not theirs.
+    if K > 2:
+        found = readouts.neural_collapse(Q[:, y], y, simplex.roll(1, 1).T)
+        assert found.nc2.item() < 1e-13 and found.nc3.item() > 0.5
+
+
+def test_three_means_on_a_line_in_closed_form(generator):
+    # Means -1, 0, 1: the Gram matrix has norm and trace 2, so NC_2^2 = 2 - 2 tr/(2 sqrt 2).
+    Z = frame(5, 1, generator) * torch.tensor([-1.0, 0.0, 1.0], **F64) + 1
+    found = readouts.neural_collapse(Z, torch.arange(3))
+    assert found.nc2.item() == pytest.approx(math.sqrt(2 - math.sqrt(2)), rel=1e-13)
+    # Samples at mean +- s along the line: Sigma_W = s^2, Sigma_B = 2/3.
+    noisy = torch.tensor([[-1.1, 0.1, 0.9, -0.9, -0.1, 1.1]], **F64)
+    found = readouts.neural_collapse(noisy, torch.arange(6) % 3)
+    assert found.nc1.item() == pytest.approx(0.01 / (2 / 3) / 3, rel=1e-12)
+
+
+def test_collapse_does_not_depend_on_where_the_features_are(generator):
+    Z, y = sample([7, 1, 3, 12], generator)
+    R, shift = frame(6, 6, generator), torch.randn(6, 1, generator=generator, **F64)
+    W = torch.randn(4, 6, generator=generator, **F64)
+    expected = torch.stack(readouts.neural_collapse(Z, y, W))
+    for scale in (1e-5, 1.0, 1e5):
+        found = torch.stack(readouts.neural_collapse(scale * (R @ Z + shift), y, 7 * W @ R.T))
+        assert (found / expected - 1).abs().max() < 1e-9
+
+
+def test_features_without_classes_have_not_collapsed(generator):
+    # The pseudo-inverse of zero is zero; NC_1 = 0 would read as a perfect collapse.
+    Z, y = sample([2, 2], generator, lead=(2,))
+    Z[1] = torch.ones(6, 4)
+    for value in readouts.neural_collapse(Z, y, torch.ones(2, 6, **F64)):
+        assert value[0].isfinite() and value[1].isnan()
+
+
+# Linear probes
+
+
+def by_ridge(Z, y, alpha, **options):
+    fitted = Ridge(alpha=alpha, **options).fit(Z.T.numpy(), np.eye(int(y.max()) + 1)[y])
+    return fitted.coef_, fitted.intercept_
+
+
+SHAPES = {"d<N": 6, "d=N": 23, "d>N": 60, "d=1": 1}
+each_shape = pytest.mark.parametrize("d", SHAPES.values(), ids=SHAPES)
+
+
+@each_shape
+@pytest.mark.parametrize("ridge", [1e-3, 1.0])
+def test_a_probe_is_scikit_learn_s_ridge(d, ridge, generator):
+    Z, y = sample([7, 1, 3, 12], generator, d=d)
+    copy = Z.clone()
+    W, b = readouts.linear_probe(Z, y, ridge=ridge)
+    # Ours has 1/N before the squares and s before the penalty; theirs has neither.
+    s = np.var(Z.numpy(), axis=1).mean()
+    coef, intercept = by_ridge(Z, y, ridge * s * 23)
+    assert W.shape == (4, d) and b.shape == (4, 1)
+    assert np.abs(W.numpy() - coef).max() < 1e-9 * np.abs(coef).max()
+    assert np.abs(b.numpy()[:, 0] - intercept).max() < 1e-9 * np.abs(intercept).max()
+    wrong = {
+        "not-by-N": by_ridge(Z, y, ridge * s),
+        "not-by-variance": by_ridge(Z, y, ridge * 23),
+        "sum-of-variances": by_ridge(Z, y, ridge * s * d * 23),
+        "no-intercept": by_ridge(Z, y, ridge * s * 23, fit_intercept=False),
+    }
+    for name, (other, _) in wrong.items():
+        if d > 1 or name != "sum-of-variances":
+            assert np.abs(W.numpy() - other).max() > 1e-4 * np.abs(coef).max(), name
+    assert torch.equal(Z, copy)
+
+
+@each_shape
+def test_no_step_from_a_probe_goes_down(d, generator):
+    Z, y = sample([7, 1, 3, 12], generator, d=d)
+    W, b = (A.requires_grad_() for A in readouts.linear_probe(Z, y, ridge=0.1))
+    Y = torch.eye(4, **F64)[:, y]
+    s = Z.var(1, correction=0).mean()
+    loss = (W @ Z + b - Y).square().sum() / 23 + 0.1 * s * W.square().sum()
+    for G in torch.autograd.grad(loss, (W, b)):
+        assert G.abs().max() < 1e-12
+
+
+@each_shape
+def test_probes_of_a_stack_are_those_of_each_layer(d, generator):
+    Z, y = sample([7, 1, 3, 12], generator, d=d, lead=(2, 3))
+    probe = readouts.linear_probe(Z, y, ridge=1e-2)
+    assert probe.predict(Z).shape == (2, 3, 23) and probe.predict(Z).dtype == torch.int64
+    assert probe.accuracy(Z, y).shape == (2, 3)
+    for index in itertools.product(range(2), range(3)):
+        alone = readouts.linear_probe(Z[index], y, ridge=1e-2)
+        for A, B in zip(probe, alone, strict=True):
+            assert (A[index] - B).abs().max() < 1e-11 * B.abs().max()
+        assert torch.equal(probe.predict(Z)[index], alone.predict(Z[index]))
+        assert probe.accuracy(Z, y)[index] == alone.accuracy(Z[index], y)
+
+
+@each_shape
+def test_a_probe_does_not_know_the_scale(d, generator):
+    Z, y = sample([7, 1, 3, 12], generator, d=d)
+    probe = readouts.linear_probe(Z, y, ridge=1e-2)
+    for scale in (1e-3, 1e3):
+        scaled = readouts.linear_probe(scale * Z, y, ridge=1e-2)
+        assert (scaled.W * scale - probe.W).abs().max() < 1e-10 * probe.W.abs().max()
+        assert torch.equal(scaled.predict(scale * Z), probe.predict(Z))
+
+
+def test_a_probe_predicts_the_largest_output_and_counts_what_is_right(generator):
+    probe = readouts.Probe(torch.eye(3), torch.tensor([[0.0], [0.0], [0.5]]))
+    Z = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.0], [0.0, 0.6, 0.1]])
+    assert probe.predict(Z).tolist() == [0, 2, 2]
+    assert probe.accuracy(Z, torch.tensor([0, 1, 2])).item() == 2 / 3
+    Z, y = sample([30] * 4, generator, apart=20)
+    assert readouts.linear_probe(Z, y, ridge=1e-3).accuracy(Z, y).item() == 1
+
+
+@each_shape
+def test_features_that_do_not_vary_give_the_shares_of_the_classes(d):
+    y = torch.tensor([0] * 6 + [1] * 17)
+    W, b = readouts.linear_probe(torch.ones(d, 23, **F64), y, ridge=1e-3)
+    assert not W.any() and b[:, 0].tolist() == pytest.approx([6 / 23, 17 / 23], rel=1e-15)
+
+
+# Principal planes
+
+
+def upright(plane):
+    """Turn each axis so that its largest coordinate is positive, one by one."""
+    return np.stack([row if max(row) == max(abs(row)) else -row for row in plane])
+
+
+@pytest.mark.parametrize(("d", "N", "k"), [(6, 20, 2), (20, 6, 3), (5, 5, 4), (3, 9, 3), (1, 4, 1)])
+def test_a_principal_plane_is_scikit_learn_s(d, N, k, generator):
+    Z = torch.randn(2, 3, d, N, generator=generator, **F64) + 1
+    copy = Z.clone()
+    found = readouts.principal_plane(Z, k)
+    assert found.shape == (2, 3, k, N) and torch.equal(Z, copy)
+    for index in itertools.product(range(2), range(3)):
+        expected = upright(PCA(k, svd_solver="full").fit_transform(Z[index].T.numpy()).T)
+        assert np.abs(found[index].numpy() - expected).max() < 1e-12
+        alone = readouts.principal_plane(Z[index], k)
+        assert (found[index] - alone).abs().max() < 1e-12
+
+
+def test_a_plane_is_found_wherever_it_lies(generator):
+    flat = torch.randn(2, 30, generator=generator, **F64)
+    flat -= flat.mean(1, keepdim=True)
+    E, shift = frame(7, 2, generator), torch.randn(7, 1, generator=generator, **F64)
+    found = readouts.principal_plane(E @ flat + shift)
+    assert (torch.cdist(found.T, found.T) - torch.cdist(flat.T, flat.T)).abs().max() < 1e-7
+    assert (found.T @ found - flat.T @ flat).abs().max() < 1e-12
+    mirrored = readouts.principal_plane(shift - E @ flat)
+    assert (mirrored - found).abs().max() < 1e-12  # the sign is that of the rule
+    assert (found.max(1).values == found.abs().max(1).values).all()
+
+
+# Device, dtype and refusals
+
+
+def test_device_and_dtype_are_kept(place, generator):
+    Z, y = sample([7, 1, 3, 12], generator, lead=(2,))
+    W = torch.randn(2, 4, 6, generator=generator, **F64)
+
+    def everything(Z, y, W):
+        probe = readouts.linear_probe(Z, y, ridge=0.1)
+        return [*readouts.neural_collapse(Z, y, W), *probe, readouts.principal_plane(Z)]
+
+    given = everything(Z.to(**place.kind), y.to(place.kind["device"]), W.to(**place.kind))
+    for A, B in zip(given, everything(Z, y, W), strict=True):
+        assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
+        assert (A.cpu().double() - B).abs().max() < place.tolerance * B.abs().max()
+
+
+Z3, Y3 = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1, 2])
+collapse, plane = readouts.neural_collapse, readouts.principal_plane
+
+
+def probe(Z, y, ridge=1e-3):
+    return readouts.linear_probe(Z, y, ridge=ridge)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        (collapse, (Z3[0], Y3), ValueError, "Z: wanted shape (..., d, N) with entries, got (3,)"),
+        (collapse, (Z3, Y3 - 1), ValueError, "y: wanted classes 0, 1, ..., K - 1, got -1"),
+        (collapse, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
+        (collapse, (Z3, Y3, [[1.0]]), TypeError, "W: wanted a torch.Tensor, got list"),
+        (collapse, (Z3, Y3, Z3[0]), ValueError, "W: wanted a matrix, got shape (3,)"),
+        (collapse, (Z3, Y3, Z3), ValueError, "W: wanted shape (..., 3, 2), got (2, 3)"),
+        (
+            collapse,
+            (Z3, Y3, torch.ones(5, 2, 3)),
+            ValueError,
+            "W: wanted shape (..., 3, 2), got (5, 2, 3)",
+        ),
+        (collapse, (Z3, Y3, Z3.T * math.nan), ValueError, "W: wanted finite entries, got NaN"),
+        (collapse, (Z3, Y3, Z3.T.int()), TypeError, "W: wanted a floating-point matrix, got"),
+        (collapse, (Z3, Y3, Z3.T.double()), ValueError, "W: wanted torch.float32 on cpu as Z, got"),
+        (
+            collapse,
+            (Z3, Y3, torch.ones(5, 3, 0)),
+            ValueError,
+            "W: wanted a matrix with entries, got shape (15, 0)",
+        ),
+        (probe, (Z3 * math.nan, Y3), ValueError, "Z: wanted finite entries, got NaN or infinity"),
+        (probe, (Z3, Y3.double()), TypeError, "y: wanted a tensor of whole numbers, got"),
+        (probe, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
+        (probe, (Z3, Y3, 0.0), ValueError, "ridge: wanted ridge > 0, got 0.0"),
+        (probe, (Z3, Y3, -1), ValueError, "ridge: wanted ridge > 0, got -1"),
+        (probe, (Z3, Y3, "1"), TypeError, "ridge: wanted a real number, got '1'"),
+        (plane, (Z3.int(),), TypeError, "Z: wanted a floating-point matrix, got torch.int32"),
+        (plane, (Z3, 0), ValueError, "k: wanted k >= 1, got 0"),
+        (plane, (Z3, 3), ValueError, "k: wanted at most min(d, N) = 2, got 3"),
+        (plane, (Z3, 2.0), TypeError, "k: wanted a whole number, got 2.0"),
+    ],
+)
+def test_what_is_refused_is_named(function, arguments, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        function(*arguments)

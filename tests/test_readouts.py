@@ -137,12 +137,14 @@ def test_collapsed_features_have_collapse_zero(K, generator):
 
 def test_three_means_on_a_line_in_closed_form(generator):
     # Means -1, 0, 1: the Gram matrix has norm and trace 2, so NC_2^2 = 2 - 2 tr/(2 sqrt 2).
-    Z = frame(5, 1, generator) * torch.tensor([-1.0, 0.0, 1.0], **F64) + 1
-    found = readouts.neural_collapse(Z, torch.arange(3))
+    E, y = frame(5, 2, generator), torch.arange(6) % 3
+    found = readouts.neural_collapse(E[:, :1] * torch.arange(3) + 1, torch.arange(3))
     assert found.nc2.item() == pytest.approx(math.sqrt(2 - math.sqrt(2)), rel=1e-13)
-    # Samples at mean +- s along the line: Sigma_W = s^2, Sigma_B = 2/3.
-    noisy = torch.tensor([[-1.1, 0.1, 0.9, -0.9, -0.1, 1.1]], **F64)
-    found = readouts.neural_collapse(noisy, torch.arange(6) % 3)
+    # Samples at mean +- 0.1 along the line, +- 9 across: Sigma_W = 0.01 there, Sigma_B = 2/3, and
+    # the pseudo-inverse is zero across, though K - 1 = 2.
+    signs = torch.tensor([1, 1, 1, -1, -1, -1], **F64)
+    noisy = E @ torch.stack([y + 0.1 * signs, 9 * signs])
+    found = readouts.neural_collapse(noisy, y)
     assert found.nc1.item() == pytest.approx(0.01 / (2 / 3) / 3, rel=1e-12)
 
 
@@ -237,7 +239,7 @@ def test_a_probe_does_not_know_the_scale(d, generator):
 
 def test_a_probe_predicts_the_largest_output_and_counts_what_is_right(generator):
     probe = readouts.Probe(torch.eye(3), torch.tensor([[0.0], [0.0], [0.5]]))
-    Z = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.0], [0.0, 0.6, 0.1]])
+    Z = torch.tensor([[1.0, 0.0, 0.2], [-3.0, 1.0, 0.0], [0.0, 0.6, 0.1]])
     assert probe.predict(Z).tolist() == [0, 2, 2]
     assert probe.accuracy(Z, torch.tensor([0, 1, 2])).item() == 2 / 3
     Z, y = sample([30] * 4, generator, apart=20)

@@ -30,3 +30,11 @@ def test_the_second_example_predicts_better_than_means_alone(capsys):
     order = torch.argsort(table.rows * table.shape[1] + table.cols)[out]
     gap = result.predict(table.rows[order], table.cols[order]) - taste[order]
     assert gap.square().mean() < 0.95 * taste[order].square().mean()
+
+
+def test_the_third_example_measures_the_digits(capsys):
+    exec(EXAMPLES[2], {})
+    C, D, accuracy = re.findall(r"tensor\(([\d.]+)", capsys.readouterr().out)
+    assert 1.3 < float(C) < 1.5
+    assert 0.1 < float(D) < 0.3
+    assert float(accuracy) > 0.9

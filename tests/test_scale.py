@@ -135,3 +135,26 @@ def test_without_a_checkout_the_installed_copy_is_read(folder, monkeypatch):
     monkeypatch.setattr(scale, "_CHECKOUT", folder / "absent")
     monkeypatch.setattr(scale.resources, "files", lambda package: folder)
     assert scale.recorded("example") == {"values": 1}
+
+
+def test_at_book_scale_there_is_no_checkpoint(monkeypatch):
+    monkeypatch.delenv("LOP_SCALE", raising=False)
+    assert scale.checkpoint("x") is None
+
+
+def test_at_paper_scale_a_checkpoint_lies_among_what_make_clean_removes(tmp_path, monkeypatch):
+    records = tmp_path / "book" / "_recorded"
+    records.mkdir(parents=True)
+    monkeypatch.setenv("LOP_SCALE", "paper")
+    monkeypatch.setattr(scale, "_CHECKOUT", records)
+    file = scale.checkpoint("run-0")
+    assert file == tmp_path / "build" / "runs" / "run-0.pt"
+    assert file.parent.is_dir()
+    assert not file.exists()
+
+
+def test_without_a_checkout_there_is_nowhere_for_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOP_SCALE", "paper")
+    monkeypatch.setattr(scale, "_CHECKOUT", tmp_path / "missing")
+    with pytest.raises(FileNotFoundError, match="id: wanted a checkout of the book to keep 'x'"):
+        scale.checkpoint("x")

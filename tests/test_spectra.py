@@ -270,6 +270,42 @@ def test_a_threshold_out_of_range(rtol):
         spectra.numerical_rank(torch.ones(2), rtol)
 
 
+def test_a_share_of_the_sum_of_equal_values_is_a_share_of_their_number():
+    assert spectra.share_rank(torch.ones(20, **F64), 0.95).item() == 19
+    assert spectra.share_rank(torch.ones(20, **F64), 0.951).item() == 20
+    assert spectra.share_rank(torch.ones(20, **F64), 1).item() == 20
+    assert spectra.share_rank(torch.tensor([1.0, 0.0, 0.0]), 1).item() == 1
+
+
+def test_a_share_counts_values_and_not_squares():
+    s = torch.tensor([10.0, 1, 1, 1], **F64)
+    assert spectra.share_rank(s, 0.95).item() == 4
+    assert spectra.share_rank(s**2, 0.95).item() == 1
+
+
+def test_a_share_by_a_loop(generator):
+    s = torch.rand(3, 5, 9, generator=generator, **F64).sort(-1, descending=True).values
+    given = spectra.share_rank(s, 0.8)
+    for i in range(3):
+        for j in range(5):
+            total, k = 0.0, 0
+            while total < 0.8 * s[i, j].sum().item():
+                total += s[i, j, k].item()
+                k += 1
+            assert given[i, j].item() == k
+
+
+@pytest.mark.parametrize("share", [0.0, -1, 1.5])
+def test_a_share_out_of_range(share):
+    with pytest.raises(ValueError, match=f"share: wanted 0 < share <= 1, got {share}"):
+        spectra.share_rank(torch.ones(2), share)
+
+
+def test_a_share_of_values_in_another_order():
+    with pytest.raises(ValueError, match="s: wanted singular values in descending order, got"):
+        spectra.share_rank(torch.tensor([1.0, 2.0]), 0.5)
+
+
 # Device and dtype
 
 
@@ -279,7 +315,8 @@ def everything(kind, s, P, Q):
     angles = spectra.singular_angles(W, W + P[:, :1] @ Q[:, 1:2].T, 1)
     floats = [spectra.principal_angles(P, Q[:, :2]), spectra.vector_angles(P, Q), *angles]
     floats += [spectra.effective_rank(s), spectra.stable_rank(s)]
-    return floats, [spectra.numerical_rank(s, 0.1)]
+    ranks = [spectra.numerical_rank(s, 0.1), spectra.share_rank(s.sort(-1, True).values, 0.7)]
+    return floats, ranks
 
 
 @pytest.fixture

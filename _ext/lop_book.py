@@ -320,6 +320,15 @@ def reachable_tables(app, pagename, templatename, context, doctree):
     context["body"] = context.get("body", "").replace(box, f'{box} tabindex="0"')
 
 
+# Names, punctuation and white space have the colour of the page in both themes' highlighting.
+PLAIN = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')
+
+
+def lighter_code(app, pagename, templatename, context, doctree):
+    """Take off the marks in highlighted code that change nothing: a third of a chapter's weight."""
+    context["body"] = PLAIN.sub(r"\1", context.get("body", ""))
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -345,6 +354,7 @@ def setup(app):
     app.connect("html-page-context", offer_notebook)
     app.connect("html-page-context", plain_bibliography)
     app.connect("html-page-context", reachable_tables)
+    app.connect("html-page-context", lighter_code)
     app.connect("build-finished", forget_failure)
     return {
         # an edit of this file makes Sphinx read every page again

@@ -234,20 +234,16 @@ def fetch_images(
     (N, 3, rows, columns), ``y_train``, of shape (N,), ``x_test`` and ``y_test``. One that was
     made in another way need not have the published number or size of images.
 
-    ============= ============= ================= ======== ===================================
-    name          shape         training, test    download terms
-    ============= ============= ================= ======== ===================================
-    digits        (8, 8)        1797, 0           none     CC BY 4.0; comes with scikit-learn
-    mnist         (28, 28)      60 000, 10 000    12 MB    CC BY-SA 3.0
-    fashion_mnist (28, 28)      60 000, 10 000    31 MB    MIT
-    usps          (16, 16)      7291, 2007        8 MB     none stated; cite the source
-    cifar10       (3, 32, 32)   50 000, 10 000    170 MB   none stated; cite the source
-    ============= ============= ================= ======== ===================================
+    * digits: 8 x 8, 1797 images, comes with scikit-learn; CC BY 4.0.
+    * mnist: 28 x 28, 60 000 for training and 10 000 for testing, 12 MB; CC BY-SA 3.0.
+    * fashion_mnist: 28 x 28, 60 000 and 10 000, 31 MB; MIT.
+    * usps: 16 x 16, 7291 and 2007, 8 MB; no terms stated, cite the source.
+    * cifar10: 3 x 32 x 32, 50 000 and 10 000, 170 MB; no terms stated, cite the source.
 
     Parameters
     ----------
     name : str
-        One of the table.
+        One of the list.
     dtype : torch.dtype
         Of the pixels. In float64 MNIST takes 440 MB and CIFAR-10 1.5 GB, in float32 half of it.
     folder : str or path, optional

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -76,10 +77,11 @@ def use_style() -> None:
 
 
 def compact_svg(figure: Figure) -> str:
-    """Write a figure as SVG that looks the same and weighs a third less.
+    """Write a figure as SVG that looks the same and weighs about half.
 
-    Matplotlib writes coordinates to a millionth of a point, names each group, and indents.
-    Coordinates to a hundredth are enough, and nothing refers to the names.
+    Matplotlib writes coordinates to a millionth of a point, names each group, gives every glyph
+    and marker a long name, and repeats its style wherever it stands. Coordinates to a hundredth
+    are enough, nothing refers to most names, short ones do, and a style has to be said once.
 
     Parameters
     ----------
@@ -103,7 +105,32 @@ def compact_svg(figure: Figure) -> str:
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
     text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r">\s+<", "><", text))
     text = re.sub(r' d="([^"]*)"', lambda path: f' d="{_short_path(path[1])}"', text)
-    return re.sub(r' [xy]="[^"]*"', lambda number: _two_decimals(number[0]), text)
+    text = re.sub(r' [xy]="[^"]*"', lambda number: _two_decimals(number[0]), text)
+    return _styles_once(_short_names(text))
+
+
+def _named(found: list[str]) -> dict[str, str]:
+    """Give each of these a short name, the shortest to the most frequent."""
+    names = (f"{letter}{number}" for number in ("", *range(999)) for letter in "abcdefghijklmnop")
+    return {item: next(names) for item, _ in Counter(found).most_common()}
+
+
+def _short_names(text: str) -> str:
+    short = _named(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    mention = re.compile(r'(id="|href="#|url\(#)([^")]+)')
+    return mention.sub(lambda found: found[1] + short.get(found[2], found[2]), text)
+
+
+def _styles_once(text: str) -> str:
+    styles = re.findall(r' style="([^"]*)"', text)
+    classes = _named([style for style in styles if styles.count(style) > 1])
+
+    def shortened(found: re.Match) -> str:
+        return f' class="{classes[found[1]]}"' if found[1] in classes else found[0]
+
+    text = re.sub(r' style="([^"]*)"', shortened, text)
+    rules = "".join(f".{name}{{{style}}}" for style, name in classes.items())
+    return text.replace("</style>", rules + "</style>", 1)
 
 
 def _two_decimals(text: str) -> str:

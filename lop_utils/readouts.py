@@ -64,8 +64,8 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
 
     References
     ----------
-    Papyan, Han and Donoho (2020), arXiv:2008.08186; Zhu et al. (2021), arXiv:2105.02375, for
-    these forms.
+    Papyan, Han and Donoho (2020), arXiv:2008.08186; Zhu et al. (2021), arXiv:2105.02375, with
+    forms close to these.
 
     Examples
     --------

@@ -1,7 +1,9 @@
 """The book's figures: functions that take Axes, draw on them and return them."""
 
+import hashlib
 import io
 import re
+import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -106,24 +108,27 @@ def compact_svg(figure: Figure) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r">\s+<", "><", text))
     text = re.sub(r' d="([^"]*)"', lambda path: f' d="{_short_path(path[1])}"', text)
     text = re.sub(r' [xy]="[^"]*"', lambda number: _two_decimals(number[0]), text)
-    return _styles_once(_short_names(text))
+    # Some notebooks put all their figures into one document: names must not meet there.
+    mark = "f" + hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:4]
+    return _styles_once(_short_names(text, mark), mark)
 
 
-def _named(found: list[str]) -> dict[str, str]:
+def _named(found: list[str], mark: str) -> dict[str, str]:
     """Give each of these a short name, the shortest to the most frequent."""
-    names = (f"{letter}{number}" for number in ("", *range(999)) for letter in "abcdefghijklmnop")
+    letters = string.ascii_letters
+    names = (f"{mark}{number}{letter}" for number in ("", *range(99)) for letter in letters)
     return {item: next(names) for item, _ in Counter(found).most_common()}
 
 
-def _short_names(text: str) -> str:
-    short = _named(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+def _short_names(text: str, mark: str) -> str:
+    short = _named(re.findall(r'(?:href="#|url\(#)([^")]+)', text), mark)
     mention = re.compile(r'(id="|href="#|url\(#)([^")]+)')
     return mention.sub(lambda found: found[1] + short.get(found[2], found[2]), text)
 
 
-def _styles_once(text: str) -> str:
+def _styles_once(text: str, mark: str) -> str:
     styles = re.findall(r' style="([^"]*)"', text)
-    classes = _named([style for style in styles if styles.count(style) > 1])
+    classes = _named([style for style in styles if styles.count(style) > 1], mark)
 
     def shortened(found: re.Match) -> str:
         return f' class="{classes[found[1]]}"' if found[1] in classes else found[0]

@@ -106,6 +106,39 @@ def test_compact_svg_says_the_same_in_less():
     assert max(len(n.split(".")[1]) for n in re.findall(r"\d+\.\d+", paths)) == 2
 
 
+def a_figure(last):
+    figure = Figure(layout="constrained")
+    ax = figure.subplots()
+    ax.errorbar([0, 1, 2], [0, 1, last], [0.1, 0.2, 0.1], fmt="o-", color=plots.RISES)
+    ax.set_title("$x_1$ and words")
+    return plots.compact_svg(figure)
+
+
+def names_in(svg):
+    return set(re.findall(r'id="([^"]+)"', svg)), set(
+        re.findall(r'(?:href="#|url\(#)([^")]+)', svg)
+    )
+
+
+def test_compact_svg_keeps_every_reference_and_says_each_style_once():
+    svg = a_figure(2)
+    defined, used = names_in(svg)
+    assert used and used <= defined
+    styles = re.findall(r'style="([^"]*)"', svg)
+    assert len(styles) == len(set(styles))
+    classes = set(re.findall(r'class="([^"]+)"', svg))
+    rules = dict(re.findall(r"\.([\w-]+)\{([^}]*)\}", svg))
+    assert classes and classes == set(rules)
+    assert any(plots.RISES.lower() in style for style in rules.values())
+
+
+def test_two_compact_figures_can_stand_in_one_document():
+    one, two = a_figure(2), a_figure(3)
+    assert not names_in(one)[1] & names_in(two)[1]
+    classes = [set(re.findall(r'class="([^"]+)"', svg)) for svg in (one, two)]
+    assert not classes[0] & classes[1]
+
+
 def luminance(colour):
     channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]

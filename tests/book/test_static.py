@@ -1,5 +1,7 @@
 """The files of the built pages: links, images, weight, and nothing from another machine."""
 
+import re
+
 import page_rules as rules
 import pytest
 from page_rules import PAGES
@@ -35,3 +37,17 @@ def test_no_style_sheet_loads_from_another_machine(html):
     assert {
         str(path): found for path, text in sheets.items() if (found := rules.remote_in_css(text))
     } == {}
+
+
+def test_code_without_a_colour_of_its_own_bears_no_mark(html):
+    sheet = (html / "_static" / "pygments.css").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        start = rf'data-theme="{theme}"\] \.highlight'
+        (page,) = re.findall(start + r" \{[^}]*\bcolor: (#\w+)", sheet)
+        for kind in ("n", "nn", "p", "w"):  # what _ext/lop_book.py takes the marks off
+            assert re.findall(start + rf" \.{kind} \{{ color: (#\w+) ", sheet) == [page]
+    code = rules.soup(html / "book" / "parsimony" / "law.html").select(
+        "div.highlight-ipython3 span"
+    )
+    kinds = {kind for span in code for kind in span.get("class", [])}
+    assert kinds >= {"kn", "nf", "s2"} and not kinds & {"n", "nn", "p", "w"}

@@ -1,10 +1,6 @@
 """The book's figures: functions that take Axes, draw on them and return them."""
 
-import hashlib
 import io
-import re
-import string
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -15,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from lop_utils import _checks
+from lop_utils import _checks, svg
 
 __all__ = [
     "FALLS",
@@ -79,11 +75,7 @@ def use_style() -> None:
 
 
 def compact_svg(figure: Figure) -> str:
-    """Write a figure as SVG that looks the same and weighs about half.
-
-    Matplotlib writes coordinates to a millionth of a point, names each group, gives every glyph
-    and marker a long name, and repeats its style wherever it stands. Coordinates to a hundredth
-    are enough, nothing refers to most names, short ones do, and a style has to be said once.
+    """Write a figure as SVG that weighs about half of what matplotlib makes of it.
 
     Parameters
     ----------
@@ -104,53 +96,7 @@ def compact_svg(figure: Figure) -> str:
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
-    text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r">\s+<", "><", text))
-    text = re.sub(r' d="([^"]*)"', lambda path: f' d="{_short_path(path[1])}"', text)
-    text = re.sub(r' [xy]="[^"]*"', lambda number: _two_decimals(number[0]), text)
-    # Some notebooks put all their figures into one document: names must not meet there.
-    mark = "f" + hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:4]
-    return _styles_once(_short_names(text, mark), mark)
-
-
-def _named(found: list[str], mark: str) -> dict[str, str]:
-    """Give each of these a short name, the shortest to the most frequent."""
-    letters = string.ascii_letters
-    names = (f"{mark}{number}{letter}" for number in ("", *range(99)) for letter in letters)
-    return {item: next(names) for item, _ in Counter(found).most_common()}
-
-
-def _short_names(text: str, mark: str) -> str:
-    short = _named(re.findall(r'(?:href="#|url\(#)([^")]+)', text), mark)
-    mention = re.compile(r'(id="|href="#|url\(#)([^")]+)')
-    return mention.sub(lambda found: found[1] + short.get(found[2], found[2]), text)
-
-
-def _styles_once(text: str, mark: str) -> str:
-    styles = re.findall(r' style="([^"]*)"', text)
-    classes = _named([style for style in styles if styles.count(style) > 1], mark)
-
-    def shortened(found: re.Match) -> str:
-        return f' class="{classes[found[1]]}"' if found[1] in classes else found[0]
-
-    text = re.sub(r' style="([^"]*)"', shortened, text)
-    rules = "".join(f".{name}{{{style}}}" for style, name in classes.items())
-    return text.replace("</style>", rules + "</style>", 1)
-
-
-def _two_decimals(text: str) -> str:
-    return re.sub(r"(\.\d\d)\d+", r"\1", text)
-
-
-def _short_path(path: str) -> str:
-    # A command goes on until another letter comes, and a line follows a move by itself.
-    short, command = [], ""
-    for step in _two_decimals(path).split("\n"):
-        letter = step[:1]
-        goes_on = letter in "LQC" and (letter == command or (command, letter) == ("M", "L"))
-        short.append(step[1:].strip() if goes_on else step.strip())
-        command = letter
-    return " ".join(filter(None, short))
+    return svg.compact(file.getvalue())
 
 
 def three_groups(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:

@@ -244,7 +244,8 @@ def load_photograph(name: str) -> Tensor:
 
     References
     ----------
-    danielbuechele on flickr.com, photo 6061409035, CC BY 2.0, as scikit-learn ships it. Whoever shows it names the author.
+    danielbuechele on flickr.com, photo 6061409035, CC BY 2.0, as scikit-learn ships it.
+    Whoever shows it names the author.
 
     Examples
     --------

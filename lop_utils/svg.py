@@ -43,14 +43,15 @@ def compact(text: str) -> str:
 
 
 def _without_bare_groups(text: str) -> str:
-    kept, bare = [], []
-    for piece in re.split(r"(</?g(?: [^>]*)?>)", text):
-        if piece.startswith("<g"):
-            bare.append(piece == "<g>")
-        if not (piece in ("<g>", "</g>") and bare[-1]):
-            kept.append(piece)
-        if piece == "</g>":
+    start, *pieces = re.split(r"(</?g(?: [^>]*)?(?<!/)>)", text)  # not what closes itself
+    kept, bare = [start], []
+    for tag, between in zip(pieces[::2], pieces[1::2], strict=True):
+        if tag != "</g>":
+            bare.append(tag == "<g>")
+        dropped = bare[-1]
+        if tag == "</g>":
             bare.pop()
+        kept.append(between if dropped and tag in ("<g>", "</g>") else tag + between)
     return "".join(kept)
 
 

@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from lop_utils import plots
+from lop_utils import plots, svg
 
 
 @pytest.fixture(autouse=True)
@@ -116,28 +116,41 @@ def a_figure(last):
     return plots.compact_svg(figure)
 
 
-def names_in(svg):
-    return set(re.findall(r'id="([^"]+)"', svg)), set(
-        re.findall(r'(?:href="#|url\(#)([^")]+)', svg)
+def names_in(text):
+    return set(re.findall(r'id="([^"]+)"', text)), set(
+        re.findall(r'(?:href="#|url\(#)([^")]+)', text)
     )
 
 
 def test_compact_svg_keeps_every_reference_and_says_each_style_once():
-    svg = a_figure(2)
-    defined, used = names_in(svg)
+    text = a_figure(2)
+    defined, used = names_in(text)
     assert used and used <= defined
-    styles = re.findall(r'style="([^"]*)"', svg)
+    styles = re.findall(r'style="([^"]*)"', text)
     assert len(styles) == len(set(styles))
-    classes = set(re.findall(r'class="([^"]+)"', svg))
-    rules = dict(re.findall(r"\.([\w-]+)\{([^}]*)\}", svg))
+    classes = set(re.findall(r'class="([^"]+)"', text))
+    rules = dict(re.findall(r"\.([\w-]+)\{([^}]*)\}", text))
     assert classes and classes == set(rules)
     assert any(plots.RISES.lower() in style for style in rules.values())
+
+
+def test_compact_svg_of_images_and_of_empty_axes_is_well_formed():
+    figure = Figure()
+    first, second = figure.subplots(1, 2)
+    first.plot([0, 1], [1, 0], ".", rasterized=True)
+    second.axis("off")
+    ElementTree.fromstring(plots.compact_svg(figure))
+
+
+def test_groups_go_and_what_closes_itself_stays():
+    text = '<svg><g><g a="1"><g/><g b="2"/><path/></g><g><path/></g></g></svg>'
+    assert svg.compact(text) == '<svg><g a="1"><g/><g b="2"/><path/></g><path/></svg>'
 
 
 def test_two_compact_figures_can_stand_in_one_document():
     one, two = a_figure(2), a_figure(3)
     assert not names_in(one)[1] & names_in(two)[1]
-    classes = [set(re.findall(r'class="([^"]+)"', svg)) for svg in (one, two)]
+    classes = [set(re.findall(r'class="([^"]+)"', text)) for text in (one, two)]
     assert not classes[0] & classes[1]
 
 

@@ -54,6 +54,10 @@ lint: $(READY) ## style and spelling
 notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed
 	@$(BIN)/python tools/notebooks.py write
 
+.PHONY: colab
+colab: $(READY) ## write the chapters as notebooks for Colab in _build/colab
+	@$(BUILD) --builder custom --custom-builder colab
+
 .PHONY: lab
 lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 	@$(BIN)/jupyter lab book

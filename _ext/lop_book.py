@@ -291,19 +291,6 @@ def bound(bounds):
 # --- Pages -------------------------------------------------------------------------------
 
 
-def offer_notebook(app, pagename, templatename, context, doctree):
-    """Let the download menu offer the executed notebook.
-
-    The theme does this only where a launch button is configured.
-    """
-    notebook = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
-    if doctree is not None and "kernelspec" in app.env.metadata[pagename]:
-        target = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(notebook, target)
-        context["ipynb_source"] = f"{pagename}.ipynb"
-
-
 def plain_bibliography(app, pagename, templatename, context, doctree):
     """Take the roles off the bibliography: a list may not own entries of the role they have.
 
@@ -339,7 +326,7 @@ def drop_thebe(app, config):
 
 def setup(app):
     """Connect everything above."""
-    for other in ("lop_api", "lop_status"):
+    for other in ("lop_api", "lop_notebooks", "lop_status"):
         app.setup_extension(other)
     app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)
@@ -351,7 +338,6 @@ def setup(app):
     app.connect("env-updated", refresh_claims_pages)
     app.connect("env-check-consistency", check_claim_ids)
     app.connect("doctree-resolved", show_claims)
-    app.connect("html-page-context", offer_notebook)
     app.connect("html-page-context", plain_bibliography)
     app.connect("html-page-context", reachable_tables)
     app.connect("html-page-context", lighter_code)

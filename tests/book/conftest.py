@@ -16,6 +16,7 @@ import access
 import pytest
 from browser import HOW_TO_GET, find_chromium, launch, opened, serve, visits
 from page_rules import ROOT
+from places import commit_all, copy_tree
 
 
 class Build(NamedTuple):
@@ -32,9 +33,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: here in item.path.parents)  # stable, so nothing else moves
 
 
-def run(*command):
-    """Run a step in the repository's root, and return the finished process."""
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def run(*command, more=None):
+    """Run a step in the repository's root, with more variables; return the finished process."""
+    environment = {**os.environ, **(more or {})}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def jupyter_book():
+    """Return the command that builds the book."""
+    return Path(sys.executable).with_name("jupyter-book")
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +57,7 @@ def build(request) -> Build:
         stored = run(sys.executable, "tools/notebooks.py", "store").stdout.split()
     # --all: the pages show what has just been executed, not what an earlier build read
     fresh = ["--all"] if stored else []
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    done = run(jupyter_book, "build", ".", "-n", "-W", "--keep-going", *fresh)
+    done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *fresh)
     return Build(done.returncode, done.stdout + done.stderr, stored)
 
 
@@ -59,6 +67,19 @@ def html(build) -> Path:
     if build.code:
         pytest.skip("the book was not built, see test_build.py")
     return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def colab(build, tmp_path_factory) -> Path:
+    """Return the folder of the notebooks for Colab, which install the package from here."""
+    if build.code:
+        pytest.skip("the book was not built, see test_build.py")
+    clone = copy_tree(tmp_path_factory.mktemp("repository"))
+    source = {"LOP_SOURCE": commit_all(clone)}
+    builder = ["--builder", "custom", "--custom-builder", "colab"]
+    done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *builder, more=source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "_build" / "colab"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,123 @@
+"""The notebooks on a machine like Colab's: no `lop_utils`, no constraints, a torch of its own.
+
+Each is executed from another folder. The cells are those that `make test` has executed already, so
+a few notebooks that import much and take seconds are enough here; once a week all of them run
+inside Colab's own image (.github/workflows/weekly.yml).
+"""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from places import lowest, make_environment, pip_install, run
+
+NEWEST = ["intro", "parsimony/law", "compression/exact", "representations/metrics"]
+OLDEST = ["parsimony/linear-networks", "representations/metrics"]
+# What Colab has before a notebook is opened. pooch is left out: pip must bring it.
+BEFORE = ["ipykernel", "ipywidgets", "matplotlib", "numpy", "requests", "scikit-learn", "scipy"]
+STATE = """
+import importlib.metadata as m, json
+names = {d.name.lower(): d.version for d in m.distributions()}
+print(json.dumps(names))
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """Return the Python of an environment with what Colab has."""
+    folder = tmp_path_factory.mktemp("machine")
+    yield make_environment(folder, BEFORE)
+    shutil.rmtree(folder, ignore_errors=True)  # more than a gigabyte
+
+
+@pytest.fixture
+def execute(machine, colab, tmp_path, monkeypatch):
+    """Return a function that executes a notebook there and returns the executed one."""
+    run(machine, "-m", "ipykernel", "install", "--prefix", tmp_path, "--name", "there")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    def execute(name):
+        notebook = nbformat.read(colab / "book" / f"{name}.ipynb", as_version=4)
+        content = tmp_path / "content"
+        content.mkdir()
+        resources = {"metadata": {"path": str(content)}}
+        client = NotebookClient(notebook, kernel_name="there", timeout=300, resources=resources)
+        return client.execute()
+
+    return execute
+
+
+def installed(machine):
+    """Return names and versions; -I, since Python looks into the folder where it is started."""
+    return json.loads(run(machine, "-I", "-c", STATE))
+
+
+def test_nothing_of_ours_is_there_before(machine):
+    assert not installed(machine).keys() & {"lop-utils", "lop_utils", "pooch"}
+
+
+def test_the_first_cell_brings_the_package_and_changes_nothing_else(machine, execute):
+    before = installed(machine)
+    executed = execute(NEWEST[0])
+    after = installed(machine)
+    assert {name.replace("_", "-") for name in after.keys() - before.keys()} >= {"lop-utils"}
+    assert {name: after[name] for name in before} == before
+    assert printed(executed.cells[1]).startswith("torch ")
+
+
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.mark.parametrize("name", NEWEST[1:])
+def test_a_notebook_runs_and_its_claims_hold(execute, name):
+    """A claim that does not hold raises, and the execution would end there."""
+    executed = execute(name)
+    assert printed(executed.cells[1]).startswith("torch ")  # installed already: nothing to do
+    check_outputs(executed)
+
+
+def check_outputs(executed):
+    claims = [cell for cell in executed.cells if "claim" in cell.metadata.get("tags", [])]
+    assert claims
+    for cell in claims:
+        assert all(
+            output.output_type in ("execute_result", "display_data") for output in cell.outputs
+        )
+        assert cell.outputs
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+
+
+@pytest.fixture(scope="module")
+def oldest(machine):
+    """Put the oldest versions that pyproject.toml allows in the place of the present ones."""
+    run(machine, "-m", "pip", "uninstall", "-q", "-y", "lop-utils")
+    pip_install(machine, *lowest())
+    return machine
+
+
+@pytest.mark.parametrize("name", OLDEST)
+def test_a_notebook_runs_with_the_oldest_versions(oldest, execute, name):
+    check_outputs(execute(name))
+    now = installed(oldest)
+    wanted = dict(each.split("==") for each in lowest())
+    have = {name: now[name] for name in wanted}
+    assert have == {name: full(version) for name, version in wanted.items()}
+
+
+def full(version):
+    """Return a version with three numbers, as packages write their own."""
+    return ".".join([*version.split("."), "0", "0"][:3])
+
+
+def test_the_docstrings_hold_with_the_oldest_versions(oldest, colab, tmp_path):
+    pip_install(oldest, "pytest")
+    modules = run(oldest, "-I", "-c", "import lop_utils; print(*lop_utils.__path__)").strip()
+    options = ["-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, "--doctest-modules"]
+    flags = ["-o", "doctest_optionflags=NORMALIZE_WHITESPACE ELLIPSIS", "-W", "ignore"]
+    assert " passed" in run(oldest, "-I", "-m", "pytest", *options, *flags, modules, cwd=tmp_path)

@@ -14,7 +14,6 @@ import warnings
 
 import pytest
 from browser import VIEWS
-from page_rules import ROOT
 from places import conda_as_pip, copy_tree, make_environment, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")

@@ -326,7 +326,7 @@ def drop_thebe(app, config):
 
 def setup(app):
     """Connect everything above."""
-    for other in ("lop_api", "lop_notebooks", "lop_status"):
+    for other in ("lop_api", "lop_glossary", "lop_notebooks", "lop_status"):
         app.setup_extension(other)
     app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)

@@ -55,6 +55,14 @@ FIT = """async () => {
   for (const box of document.querySelectorAll("table")) {
     fit(box, () => box, () => box.parentElement.clientWidth, 0.7);
   }
+  // tables that code prints lose their columns where lines wrap
+  for (const box of document.querySelectorAll(".cell_output pre")) {
+    box.style.whiteSpace = "pre";
+    for (let size = 8; box.scrollWidth > box.clientWidth && size > 6.2; size -= 0.2) {
+      box.style.fontSize = `${size - 0.2}pt`;
+    }
+    if (box.scrollWidth > box.clientWidth) box.removeAttribute("style");
+  }
   for (const element of document.querySelectorAll("body :not(mjx-container *)")) {
     const box = element.getBoundingClientRect();
     const over = element.clientWidth && element.scrollWidth > element.clientWidth + 1;

@@ -41,6 +41,14 @@ serve: ## show the built book on the loopback address
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
+.PHONY: pdf
+pdf: $(READY) ## print the built book as build/lop-book.pdf (needs Chromium)
+	@$(ONE) $(BIN)/python tools/pdf.py
+
+.PHONY: archive
+archive: $(READY) ## pack the built pages as build/lop-book-html.zip, to read without a network
+	@$(BIN)/python tools/archive.py
+
 .PHONY: test
 test: lint notebooks ## everything that CI holds; each notebook is executed once
 	$(ONE) $(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests

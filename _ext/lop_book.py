@@ -316,6 +316,18 @@ def lighter_code(app, pagename, templatename, context, doctree):
     context["body"] = PLAIN.sub(r"\1", context.get("body", ""))
 
 
+# Read from a folder, a page may not fetch another one, of which Sphinx would show some lines.
+ONLY_TITLES = """if (location.protocol === "file:") {
+  DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+}"""
+
+
+def search_from_a_folder(app, pagename, templatename, context, doctree):
+    """Let the search show titles alone where the book is opened as files, instead of failing."""
+    if pagename == "search":
+        app.add_js_file(None, body=ONLY_TITLES)
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -341,6 +353,7 @@ def setup(app):
     app.connect("html-page-context", plain_bibliography)
     app.connect("html-page-context", reachable_tables)
     app.connect("html-page-context", lighter_code)
+    app.connect("html-page-context", search_from_a_folder)
     app.connect("build-finished", forget_failure)
     return {
         # an edit of this file makes Sphinx read every page again

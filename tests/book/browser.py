@@ -2,17 +2,11 @@
 
 import functools
 import http.server
-import shutil
 import threading
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import access
-
-HOW_TO_GET = (
-    "no Chromium on this machine: install it (Debian and Ubuntu: apt install chromium, "
-    "macOS: brew install --cask chromium), or put google-chrome on PATH"
-)
 
 # Two pixels to a point, as on most screens of today: of the figures, the pixels are looked at.
 DESK = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": 2}
@@ -73,12 +67,6 @@ class Visit(NamedTuple):
     violations: list[str]
 
 
-def find_chromium():
-    """Return the path of the system's Chromium or Chrome, or None."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next(filter(None, map(shutil.which, names)), None)
-
-
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serve files, and do not print each of them."""
 
@@ -98,21 +86,6 @@ def serve(folder):
         finally:
             server.shutdown()
             thread.join()
-
-
-@contextmanager
-def launch(executable):
-    """Start Chromium without anything that talks to the network by itself; yield the browser."""
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["background-networking", "component-update", "quic", "sync", "gpu"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable,
-            args=["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)],
-        )
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import access
 import pytest
-from browser import HOW_TO_GET, find_chromium, launch, opened, serve, visits
+from browser import opened, serve, visits
+from chromium import HOW_TO_GET, find_chromium, launch
 from page_rules import ROOT
 from places import commit_all, copy_tree
 

@@ -328,6 +328,20 @@ def search_from_a_folder(app, pagename, templatename, context, doctree):
         app.add_js_file(None, body=ONLY_TITLES)
 
 
+def lighter_pages(app):
+    """Leave out blank lines, indentation and comments of the templates: two kilobytes a page."""
+    if app.builder.format != "html":
+        return
+    render = app.builder.templates.render
+
+    def render_lightly(template, context):
+        parts = re.split(r"(<pre\b.*?</pre>)", render(template, context), flags=re.S)
+        parts[::2] = [re.sub(r"\s*<!--.*?-->|(?<=\n)\s+", "", part) for part in parts[::2]]
+        return "".join(parts)
+
+    app.builder.templates.render = render_lightly
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -338,8 +352,8 @@ def drop_thebe(app, config):
 
 def setup(app):
     """Connect everything above."""
-    for other in ("lop_api", "lop_glossary", "lop_notebooks", "lop_status"):
-        app.setup_extension(other)
+    for other in ("api", "card", "cite", "glossary", "notebooks", "site", "status", "symbols"):
+        app.setup_extension(f"lop_{other}")
     app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)
     app.connect("config-inited", watch_static_files)
@@ -350,6 +364,7 @@ def setup(app):
     app.connect("env-updated", refresh_claims_pages)
     app.connect("env-check-consistency", check_claim_ids)
     app.connect("doctree-resolved", show_claims)
+    app.connect("builder-inited", lighter_pages)
     app.connect("html-page-context", plain_bibliography)
     app.connect("html-page-context", reachable_tables)
     app.connect("html-page-context", lighter_code)

@@ -51,3 +51,14 @@ def test_code_without_a_colour_of_its_own_bears_no_mark(html):
     )
     kinds = {kind for span in code for kind in span.get("class", [])}
     assert kinds >= {"kn", "nf", "s2"} and not kinds & {"n", "nn", "p", "w"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_carries_the_padding_of_its_templates(html, page):
+    parts = re.split(r"(<pre\b.*?</pre>)", (html / page).read_text(encoding="utf-8"), flags=re.S)
+    assert not re.search(r"\n\s|<!--", "".join(parts[::2]))
+
+
+def test_code_keeps_its_indentation_and_its_blank_lines(html):
+    code = [pre.get_text() for pre in rules.soup(html / "book" / "parsimony" / "law.html")("pre")]
+    assert any("\n    " in text for text in code) and any("\n\n" in text for text in code)

@@ -27,7 +27,7 @@ def ax():
 
 def curves(line):
     """Cut a line where it is broken."""
-    y = line.get_ydata()
+    y = np.asarray(line.get_ydata())  # older matplotlib hands the tensor back
     return [
         part[~np.isnan(part)].tolist() for part in np.split(y, np.flatnonzero(np.isnan(y)))[:-1]
     ]
@@ -45,7 +45,7 @@ def test_three_groups_draws_the_ends_in_colour_and_on_top(ax):
 
 
 def curves_x(line):
-    x = line.get_xdata()
+    x = np.asarray(line.get_xdata())
     return x[~np.isnan(x)].tolist()
 
 

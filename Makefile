@@ -54,9 +54,12 @@ test: lint notebooks ## everything that CI holds; each notebook is executed once
 	$(ONE) $(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests
 
 .PHONY: lint
-lint: $(READY) ## style and spelling
+lint: $(READY) ## style, spelling and workflows
 	$(BIN)/ruff check
 	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
 
 .PHONY: notebooks
 notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed

@@ -27,7 +27,7 @@ def ax():
 
 def curves(line):
     """Cut a line where it is broken."""
-    y = np.asarray(line.get_ydata())
+    y = np.asarray(line.get_ydata())  # older matplotlib hands the tensor back
     return [
         part[~np.isnan(part)].tolist() for part in np.split(y, np.flatnonzero(np.isnan(y)))[:-1]
     ]

@@ -129,7 +129,7 @@ def test_vectors_turned_by_a_known_angle(angle, generator):
     U, V = tilted(30, [angle], generator)
     for sign_and_length in (1.0, -1.0, 7.0, -1e-8):
         given = spectra.vector_angles(U, sign_and_length * V).item()
-        assert abs(given - angle) < 3e-16 + 1e-14 * angle
+        assert abs(given - angle) < 1e-15 + 1e-14 * angle
 
 
 def test_vector_angles_column_by_column(generator):

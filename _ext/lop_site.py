@@ -152,12 +152,12 @@ def keep_source_links(app, pagename, templatename, context, doctree):
 def name_buttons(app, pagename, templatename, context, doctree):
     """Say what the theme's links to the repository are for, and which page a report is about."""
     for group in context.get("header_buttons", []):
-        if group["label"] == "source-buttons":
+        if group.get("label") == "source-buttons":
             group["tooltip"] = "Edit this page or report an error"
         for button in group.get("buttons", []):
-            if button["label"] == "source-edit-button":
+            if button.get("label") == "source-edit-button":
                 button.update(text="Edit this page", tooltip="Propose a change of the source")
-            if button["label"] == "source-issues-button":
+            if button.get("label") == "source-issues-button":
                 button.update(text="Report an error", tooltip="Open an issue about this page")
                 if "?title=" in button["url"]:  # as GitHub has it
                     about = {"title": f"{pagename}: ", "body": page_address(app, pagename)}

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import notebooks
 import pytest
-from lop_book import CLAIM_MIME
+from lop_claims import CLAIM_MIME
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,7 +24,8 @@ LOADED = [
     ("video", "src"),
     ("object", "data"),
 ]
-LAUNCHERS = ("colab.research.google", "mybinder.org", "unpkg.com", "thebe", "jupyterhub")
+# Services that would run a page inside itself: they load scripts from elsewhere.
+LAUNCHERS = ("unpkg.com", "thebe", "jupyterhub")
 # Alt text that says nothing: the file's name, or the word for what it is.
 EMPTY_ALT = re.compile(
     r"^(_images/|\.\./|.*\.(svg|png|jpe?g)$|(image|figure|plot|graph)\.?$)", re.I
@@ -89,14 +90,12 @@ def images_without_alt(page: Path) -> list[str]:
 
 
 def launchers(page: Path) -> list[str]:
-    """List every trace of a service that would run the page: none works yet."""
-    html = page.read_text(encoding="utf-8").replace("_static/sphinx-thebe.css", "")
+    """List every trace of a service that would run the page inside itself."""
     links = [element["href"] for element in soup(page).find_all("a", href=True)]
     scripts = [script.get_text() for script in soup(page).find_all("script")]
-    buttons = "launch-button" in html
-    return [name for name in LAUNCHERS if any(name in text.lower() for text in links + scripts)] + (
-        ["a launch button"] if buttons else []
-    )
+    classes = [" ".join(element["class"]) for element in soup(page).find_all("button", class_=True)]
+    texts = [text.lower() for text in links + scripts + classes]
+    return [name for name in LAUNCHERS if any(name in text for text in texts)]
 
 
 def weight(page: Path, root: Path) -> int:

@@ -2,7 +2,8 @@
 
 import nbformat
 import pytest
-from lop_book import CLAIM_MIME, cache_path
+from lop_book import cache_path
+from lop_claims import CLAIM_MIME
 from notebooks import chapters
 from page_rules import PAGES, ROOT, soup
 

@@ -96,7 +96,7 @@ def paragraphs(page):
     """Yield the paragraphs, titles and captions of a page, but not what its code printed."""
     article = soup_of(str(soup(page).find("article")))
     captions = [caption.extract() for caption in article.select(".caption-text")]
-    for other in article.select(".cell, .headerlink, .toggle-button"):
+    for other in article.select(".cell, .headerlink, .toggle-button, .lop-cite"):
         other.decompose()
     for element in [*article.select("p, h2, h3, td, th"), *captions]:
         yield words(element)

@@ -56,8 +56,8 @@ def test_remote_loads_are_found(write, head):
 @pytest.mark.parametrize(
     "body",
     [
-        "<a href='https://colab.research.google.com/github/a/b/blob/main/x.ipynb'>Colab</a>",
-        "<a href='https://mybinder.org/v2/gh/a/b/main'>Binder</a>",
+        "<a href='https://jupyterhub.example.org/hub/user-redirect/git-pull'>JupyterHub</a>",
+        "<script src='x.js'></script><script>const URL = '//unpkg.com/thebe@0.8'</script>",
         "<script>initThebe()</script>",
         "<button class='thebe-launch-button'>Run</button>",
     ],

@@ -23,7 +23,7 @@ def test_page_is_light(html, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_button_that_does_not_work(html, page):
+def test_no_page_runs_itself_elsewhere(html, page):
     assert rules.launchers(html / page) == []
 
 

@@ -210,7 +210,7 @@ def open_in_colab(app, pagename, templatename, context, doctree):
 
     The theme makes its address of the page's source, which Colab cannot open.
     """
-    branch = app.config.html_theme_options["repository_branch"]
+    branch = app.config.html_theme_options.get("repository_branch")
     for group in context.get("header_buttons", []):
         if group.get("label") == "launch-buttons":
             for button in group["buttons"]:

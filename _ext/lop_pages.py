@@ -23,8 +23,9 @@ def reachable_tables(app, pagename, templatename, context, doctree):
     context["body"] = context.get("body", "").replace(box, f'{box} tabindex="0"')
 
 
-# Names, punctuation and white space have the colour of the page in both themes' highlighting.
-PLAIN = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')
+# Names, punctuation and white space have the colour of the page in both themes' highlighting, and
+# nobody sees the colour of a dot.
+PLAIN = re.compile(r'<span class="(?:n|nn|p|w|o(?=">\.<))">([^<]*)</span>')
 
 
 def lighter_code(app, pagename, templatename, context, doctree):

@@ -18,10 +18,11 @@ ZIP = ROOT / "build" / "lop-book-html.zip"
 FOLDER = "lop-book"
 LICENCES = ("LICENSE", "LICENSE-TEXT.md")
 # What no page asks for: notes of Sphinx for itself or for other books, reports of failed cells,
-# sources of scripts for debuggers, and what the theme needs while it builds.
+# what search engines and social networks ask for, sources of scripts for debuggers, what the theme
+# needs while it builds, and what is published beside the pages, this archive itself among it.
 LEFT_OUT = re.compile(
-    r"^(\.buildinfo|\.doctrees/.*|reports/.*|objects\.inv|sitemap\.xml|_static/locales/.*"
-    r"|_static/[\w-]*webpack-macros\.html|.*\.map)$"
+    r"^(\.buildinfo|\.doctrees/.*|reports/.*|objects\.inv|sitemap\.xml|robots\.txt|lop-book.*"
+    r"|_images/cards/.*|_static/locales/.*|_static/[\w-]*webpack-macros\.html|.*\.map)$"
 )
 # Hints to fetch the icons' fonts early, in a way that browsers refuse where pages are files. The
 # style fetches them as well.

@@ -5,6 +5,7 @@ Functions that know neither pytest nor the book's pages.
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,11 @@ import yaml
 from packaging.requirements import Requirement
 from page_rules import ROOT
 
+# What only MyST understands.
+RAW = re.compile(
+    r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^:\w[\w-]*:|\$\$ *\((eq|fig)-|^\([a-z][\w-]{2,}\)=\s*$|^%%%|\{\{",
+    flags=re.M,
+)
 # conda's name: PyPI's name
 RENAMED = {"matplotlib-base": "matplotlib", "pytorch-cpu": "torch"}
 

@@ -13,11 +13,10 @@ import time
 import warnings
 
 import pytest
-from browser import VIEWS
-from places import conda_as_pip, copy_tree, make_environment, run
+from places import RAW, conda_as_pip, copy_tree, make_environment, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")
-CHAPTER = "book/parsimony/linear-networks.md"
+CHAPTER = "book/parsimony/law.md"
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +105,19 @@ def test_the_package_is_there_and_works(binder):
 
 
 def test_the_button_opens_a_chapter_as_a_notebook_that_runs(lab, chromium):
-    context = chromium.new_context(**VIEWS["light"])
+    # as high as the first sections: JupyterLab shows only the cells that are seen
+    context = chromium.new_context(viewport={"width": 1280, "height": 3000})
     page = context.new_page()
     page.goto(f"{lab}/lab/tree/{CHAPTER}", wait_until="load", timeout=60_000)
-    page.wait_for_selector(".jp-NotebookPanel", timeout=60_000)
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", state="attached", timeout=60_000)
     assert page.query_selector(".jp-FileEditor") is None
+    page.locator(".jp-MarkdownCell:visible", has_text="The theorem asks nothing").wait_for()
+    for _ in range(100):
+        shown = "\n".join(page.locator(".jp-MarkdownCell:visible").all_inner_texts())
+        if not (raw := [found.group() for found in RAW.finditer(shown)]):
+            break
+        page.wait_for_timeout(100)  # cells are rendered one after the other
+    assert "Theorem" in shown and raw == []
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
     first = page.locator(".jp-Notebook .jp-CodeCell").first
     first.locator(".cm-content").click()

@@ -14,15 +14,11 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from notebooks import chapters
 from page_rules import PAGES, ROOT, soup
+from places import RAW
 from sphinx.util.logging import getLogger
 
 NAMES = [name for name, _ in chapters(ROOT)]
 each_chapter = pytest.mark.parametrize("name", NAMES)
-# What only MyST understands.
-RAW = re.compile(
-    r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^:\w[\w-]*:|\$\$ *\((eq|fig)-|^\(\S+\)=\s*$|^%%%|\{\{",
-    flags=re.M,
-)
 HEADING = re.compile(r"(#+) (.*)")
 FORMULA = " x "  # stands for every formula, where two renderings are compared
 

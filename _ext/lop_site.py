@@ -6,7 +6,8 @@
   Book 2 knows the same key.
 * **When a page was changed.** sphinx-last-updated-by-git asks git when it reads a page, which is
   before that page's own commit; :func:`ask_git_again` asks in every build.
-* **A way back.** :func:`name_buttons` says in plain words what the header's links do.
+* **A way back, and away.** :func:`name_buttons` says in plain words what the header's links do,
+  and :func:`offer_whole_book` adds the downloads that lie beside the pages.
 """
 
 from __future__ import annotations
@@ -165,6 +166,27 @@ def name_buttons(app, pagename, templatename, context, doctree):
                     button["url"] = escape(f"{base}?{urlencode(about, safe='/:')}")
 
 
+# What is published beside the pages, by `make pdf` and `make archive`.
+WHOLE_BOOK = {"Whole book (.pdf)": "lop-book.pdf", "Whole site (.zip)": "lop-book-html.zip"}
+
+
+def offer_whole_book(app, pagename, templatename, context, doctree):
+    """Let the menu of downloads end with the whole book, which lies where the site is."""
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "download-buttons" and app.config.html_baseurl:
+            group["buttons"] += [
+                {
+                    "type": "link",
+                    "text": text,
+                    "url": app.config.html_baseurl + file,
+                    "tooltip": "Download it from the published site",
+                    "icon": "fas fa-book",
+                    "label": "download-book-button",
+                }
+                for text, file in WHOLE_BOOK.items()
+            ]
+
+
 def setup(app):
     """Connect everything above."""
     app.setup_extension("sphinx_last_updated_by_git")
@@ -175,6 +197,7 @@ def setup(app):
     app.connect("html-page-context", keep_source_links, priority=400)
     app.connect("html-page-context", describe, priority=400)  # before lop_card
     app.connect("html-page-context", name_buttons, priority=600)  # the theme adds them at 501
+    app.connect("html-page-context", offer_whole_book, priority=600)
     app.connect("build-finished", write_site_files, priority=400)  # before another index.html
     return {
         "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),

@@ -54,27 +54,61 @@ esac
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the container runs Linux")
-def test_the_container_writes_the_chapters_as_notebooks(tmp_path):
-    """Run the script on a copy, with a micromamba that starts this Python's jupytext."""
+@pytest.fixture
+def container(tmp_path):
+    """Return a function that runs the script on a copy, in a clone of a repository of ours.
+
+    Its micromamba starts this Python's jupytext.
+    """
+    if os.name == "nt":
+        pytest.skip("the container runs Linux")
+    clone, fake, log = tmp_path / "clone", tmp_path / "bin" / "micromamba", tmp_path / "asked"
     for name in (".devcontainer/setup", "environment.yml", "book/intro.md", "book/notation.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    fake, log = tmp_path / "bin" / "micromamba", tmp_path / "asked"
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    git("init", "-q", clone)
+    git("init", "-q", tmp_path / "origin")
+    git("-C", clone, "remote", "add", "origin", (tmp_path / "origin").as_uri())
     fake.parent.mkdir()
     fake.write_text(MICROMAMBA)
     fake.chmod(0o755)
     environ = os.environ | {"ASKED": str(log), "PYTHON": sys.executable}
     environ["PATH"] = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
-    bash = ["bash", tmp_path / ".devcontainer" / "setup"]
-    done = subprocess.run(bash, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    asked = log.read_text().splitlines()
-    assert asked[:2] == [
-        "create --yes --quiet --file environment.yml",
-        "run --name lop-book ./postBuild",
-    ]
-    written = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.ipynb")]
-    assert written == ["build/notebooks/book/intro.ipynb"]  # notation.md has no code
-    cells = json.loads((tmp_path / written[0]).read_text(encoding="utf-8"))["cells"]
+
+    def start():
+        bash = ["bash", clone / ".devcontainer" / "setup"]
+        done = subprocess.run(bash, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        asked = log.read_text().splitlines()
+        assert asked[:2] == [
+            "create --yes --quiet --file environment.yml",
+            "run --name lop-book ./postBuild",
+        ]
+        written = clone / "build" / "notebooks"
+        return {path.relative_to(written).as_posix(): path for path in written.rglob("*.ipynb")}
+
+    return start
+
+
+def git(*command):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *map(str, command)], check=True)
+
+
+def test_the_container_brings_the_published_notebooks(container, tmp_path):
+    published = tmp_path / "origin" / "book" / "law.ipynb"
+    published.parent.mkdir()
+    published.write_text("{}")
+    git("-C", tmp_path / "origin", "checkout", "-q", "--orphan", "notebooks")
+    git("-C", tmp_path / "origin", "add", "-A")
+    git("-C", tmp_path / "origin", "commit", "-q", "--no-gpg-sign", "-m", "notebooks")
+    brought = container()
+    assert list(brought) == ["book/law.ipynb"]
+    assert brought["book/law.ipynb"].read_text() == "{}"
+
+
+def test_without_published_ones_it_writes_the_chapters_as_notebooks(container):
+    written = container()
+    assert list(written) == ["book/intro.ipynb"]  # notation.md has no code
+    cells = json.loads(written["book/intro.ipynb"].read_text(encoding="utf-8"))["cells"]
     assert any(cell["cell_type"] == "code" for cell in cells)

@@ -18,7 +18,8 @@ from page_rules import ROOT
 
 # What only MyST understands.
 RAW = re.compile(
-    r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^:\w[\w-]*:|\$\$ *\((eq|fig)-|^\([a-z][\w-]{2,}\)=\s*$|^%%%|\{\{",
+    r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^:\w[\w-]*:"  # directives, roles, options
+    r"|\$\$ *\((eq|fig)-|^\([a-z][\w-]{2,}\)=\s*$|^%%%|\{\{",  # labels, comments, substitutions
     flags=re.M,
 )
 # conda's name: PyPI's name

@@ -5,8 +5,10 @@ import subprocess
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+import archive
 import find_rules as rules
 import page_rules
+import pdf
 import pytest
 from find_rules import ADDRESS
 from page_rules import PAGES, ROOT
@@ -36,6 +38,16 @@ SOUGHT = {
 @pytest.mark.parametrize("page", PAGES)
 def test_a_sentence_describes_the_page(html, page):
     assert rules.describe(html / page) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_whole_book_can_be_downloaded(html, page):
+    menu = page_rules.soup(html / page).select(".dropdown-download-buttons a[href^=https]")
+    whole = [ADDRESS + each.name for each in (pdf.PDF, archive.ZIP)]
+    assert [link["href"] for link in menu] == whole
+    publish = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
+    files = " ".join(each.relative_to(ROOT).as_posix() for each in (archive.ZIP, pdf.PDF))
+    assert f"run: cp {files} _build/html" in publish
 
 
 def test_no_two_pages_are_described_alike(html):

@@ -42,11 +42,11 @@ serve: ## show the built book on the loopback address
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 .PHONY: pdf
-pdf: $(READY) ## print the built book as build/lop-book.pdf (needs Chromium)
+pdf: book ## print the built book as build/lop-book.pdf (needs Chromium)
 	@$(ONE) $(BIN)/python tools/pdf.py
 
 .PHONY: archive
-archive: $(READY) ## pack the built pages as build/lop-book-html.zip, to read without a network
+archive: book ## pack the built pages as build/lop-book-html.zip, to read without a network
 	@$(BIN)/python tools/archive.py
 
 .PHONY: test

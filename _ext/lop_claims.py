@@ -10,6 +10,7 @@ import copy
 import hashlib
 import re
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -84,26 +85,36 @@ class ClaimCollector(EnvironmentCollector):
                     "this cell is tagged 'claim', but its output holds no claim",
                     location=(env.docname, lines[index] + 1),
                 )
+            if claims and index in cells:
+                typeset(cells[index], cell["outputs"])
             for claim in claims:
                 anchor = nodes.make_id(f"claim-{claim['id']}")
                 if index in cells:  # not where the cell was removed from the page
                     cells[index]["ids"].append(anchor)
-                    typeset(cells[index])
                 record = {**claim, "anchor": anchor, "line": lines[index] + 1}
                 claims_of(env)["found"].setdefault(env.docname, []).append(record)
 
 
-def typeset(cell):
-    """Mark the formulas in the HTML of a claim as Sphinx marks its own.
+def typeset(cell, outputs):
+    """Show the claims among a cell's outputs as our style wants them.
 
-    A live notebook sets what stands between dollars in an output; on our pages MathJax looks
-    at marked formulas only.
+    In a live notebook a claim is Markdown; here its record becomes the HTML.
     """
-    for raw in cell.findall(nodes.raw):
-        marked = FORMULA.sub(
-            r'<span class="math notranslate nohighlight">\\(\1\\)</span>', raw.astext()
-        )
-        raw.children = [nodes.Text(marked)]
+    shown = [output for output in outputs if "data" in output]
+    bundles = [
+        node for node in cell.findall(nodes.container) if node.get("nb_element") == "mime_bundle"
+    ]
+    for bundle, output in zip(bundles, shown, strict=True):
+        if claim := output["data"].get(CLAIM_MIME):
+            statement = FORMULA.sub(
+                r'<span class="math notranslate nohighlight">\\(\1\\)</span>',
+                escape(claim["statement"]),
+            )
+            line = (
+                '<div class="lop-claim"><span class="lop-claim-mark">✓</span> '
+                f'{statement} <span class="lop-claim-number">{escape(claim["shown"])}</span></div>'
+            )
+            bundle.replace_self(nodes.raw("", line, format="html"))
 
 
 def executed_notebook(env):

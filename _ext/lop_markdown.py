@@ -10,7 +10,8 @@ from docutils import nodes
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
-SPECIAL = re.compile(r"([\\`*_<$])")
+SPECIAL = re.compile(r"([\\`*_<$]|\](?=\())")
+START = re.compile(r"^(\d*)([.)#+-])(?=\s|#)")  # what would begin a heading or a list
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", flags=re.S)
 
 
@@ -30,7 +31,10 @@ def span(node):
         case nodes.math():
             return f"${node.astext().strip()}$"
         case nodes.literal():
-            return f"`{node.astext()}`"
+            text = node.astext()
+            fence = "`" * (1 + longest(text, "`"))
+            blank = " " if text.startswith("`") or text.endswith("`") else ""
+            return f"{fence}{blank}{text}{blank}{fence}"
         case nodes.emphasis():
             return f"*{inline(node)}*"
         case nodes.strong():
@@ -45,9 +49,14 @@ def span(node):
     return node.astext()
 
 
+def longest(text, mark):
+    """Return the length of the longest run of a mark."""
+    return max(map(len, re.findall(f"{re.escape(mark)}+", text)), default=0)
+
+
 def unknown(node):
     """Warn of a node that has no Markdown here."""
-    message = "%s has no form in a notebook: add one to _ext/lop_notebooks.py"
+    message = "%s has no form in a notebook: add one to _ext/lop_markdown.py"
     LOGGER.warning(message, type(node).__name__, location=node)
 
 
@@ -64,10 +73,12 @@ def formula(tex, number=None):
 
 
 def table(node):
-    """Return a table of pipes; a bar inside a formula would end its cell."""
+    """Return a table of pipes; a bar inside a formula or a word would end its cell."""
+    for math in node.findall(nodes.math):
+        tex = math.astext().replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+        math.children = [nodes.Text(tex)]
     rows = [
-        [inline_of(entry).replace(r"\|", r"\Vert ").replace("|", r"\vert ") for entry in row]
-        for row in node.findall(nodes.row)
+        [inline_of(entry).replace("|", r"\|") for entry in row] for row in node.findall(nodes.row)
     ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
@@ -92,7 +103,7 @@ def block(node):
     """Render one block node that holds no code cell."""
     match node:
         case nodes.paragraph():
-            return inline(node)
+            return START.sub(r"\1\\\2", inline(node))
         case nodes.bullet_list():
             return items(node, "-")
         case nodes.enumerated_list():
@@ -100,6 +111,8 @@ def block(node):
         case nodes.table():
             return table(node)
         case nodes.literal_block():
-            return f"```\n{node.astext()}\n```"
+            text = node.astext()
+            fence = "`" * max(3, 1 + longest(text, "`"))
+            return f"{fence}\n{text}\n{fence}"
     unknown(node)
     return node.astext()

@@ -3,7 +3,7 @@
 The builder ``colab`` writes each page with code as an ``.ipynb``: code cells exactly as they stand
 in the source, between them Markdown that any notebook shows, with the numbers of the book. Links
 lead to the published pages. The first cell installs ``lop_utils`` where it is missing, from
-``lop_notebook_source``; solutions and the code of figures are folded away.
+what ``LOP_SOURCE`` names; solutions and the code of figures are folded away.
 
 Sphinx resolves numbers, references and citations; ``lop_markdown.py`` renders what is left.
 """
@@ -11,6 +11,7 @@ Sphinx resolves numbers, references and citations; ``lop_markdown.py`` renders w
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -238,8 +239,15 @@ def finished(cells):
     return new_notebook(cells=cells, metadata=metadata)
 
 
+def leave_notebooks_alone(app, exception):
+    """Take away the style sheets that other extensions write for pages."""
+    if app.builder.name == ColabBuilder.name:
+        shutil.rmtree(Path(app.outdir, "_static"), ignore_errors=True)
+
+
 def setup(app):
     """Make the builder known."""
     app.add_builder(ColabBuilder)
     app.connect("html-page-context", open_in_colab, priority=900)  # after the theme's
+    app.connect("build-finished", leave_notebooks_alone, priority=900)  # after theirs
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,7 +4,6 @@ A claim raises when it does not hold and shows one quiet line when it does. The 
 in the output of its cell, so a cached execution still carries it to the page of all claims.
 """
 
-import html
 import math
 from typing import NamedTuple
 
@@ -44,14 +43,10 @@ class Claim(NamedTuple):
         return f"{self.measured:.3g} " + " and ".join(parts)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        line = (
-            f'<div class="lop-claim"><span class="lop-claim-mark">✓</span> '
-            f"{html.escape(self.statement)} "
-            f'<span class="lop-claim-number">{html.escape(self.number())}</span></div>'
-        )
+        # Markdown, not HTML: formulas in HTML stay raw in Colab and in VS Code.
         return {
-            MIME: self._asdict(),
-            "text/html": line,
+            MIME: {**self._asdict(), "shown": self.number()},
+            "text/markdown": f"✓ {self.statement}: **{self.number()}**",
             "text/plain": f"✓ {self.statement}: {self.number()}",
         }
 

@@ -127,9 +127,9 @@ def test_number(measured, bounds, shown):
 
 def test_mime_bundle():
     bundle = check(0.5, statement="a < b & c", at_most=1.0)._repr_mimebundle_()
-    assert set(bundle) == {claims.MIME, "text/html", "text/plain"}
+    assert set(bundle) == {claims.MIME, "text/markdown", "text/plain"}
     assert bundle["text/plain"] == "✓ a < b & c: 0.5 ≤ 1"
-    assert "a &lt; b &amp; c" in bundle["text/html"] and "a < b" not in bundle["text/html"]
+    assert bundle["text/markdown"] == "✓ a < b & c: **0.5 ≤ 1**"
     # The page of all claims reads this from the notebook: it has to survive JSON unchanged.
     data = json.loads(json.dumps(bundle[claims.MIME], allow_nan=False))
     assert data == {
@@ -138,6 +138,7 @@ def test_mime_bundle():
         "measured": 0.5,
         "bounds": {"at_most": 1.0},
         "source": "a source",
+        "shown": "0.5 ≤ 1",
     }
 
 

@@ -98,7 +98,8 @@ def test_where_the_file_is_kept(get, tmp_path, monkeypatch):
     monkeypatch.setenv("LOP_DATA_DIR", str(tmp_path / "environment"))
     assert get(None) == tmp_path / "environment" / FILE
     assert get(str(tmp_path / "argument")) == tmp_path / "argument" / FILE
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE"):  # the second on Windows
+        monkeypatch.setenv(home, str(tmp_path))
     assert downloads.data_folder("~/x") == tmp_path / "x"
 
 
@@ -304,6 +305,7 @@ def test_a_killed_process_is_gone_on_from(get, server, tmp_path):
 # Two at once
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
 def test_two_at_once_do_not_write_into_one_part(get, server, tmp_path, monkeypatch):
     receive, begun, go_on = downloads._receive, threading.Event(), threading.Event()
 
@@ -344,6 +346,7 @@ def test_a_system_without_fcntl(get, server, tmp_path, monkeypatch):
     assert attempt(get, server, tmp_path, "good") == (tmp_path / FILE, {FILE: GOOD})
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders have no such mode")
 def test_a_file_in_a_folder_that_cannot_be_written(get, server, tmp_path):
     Path(tmp_path, FILE).write_bytes(GOOD)
     tmp_path.chmod(0o500)

@@ -66,6 +66,36 @@ def test_the_report_names_the_jobs_and_opens_no_second_issue(tmp_path, number, w
 
 
 @on_linux
+def test_the_branch_of_notebooks_is_one_commit_that_replaces_the_last(tmp_path):
+    remote = tmp_path / "some-people" / "some-book.git"
+    subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
+    publish = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
+    step = publish["jobs"]["notebooks"]["steps"][-1]
+    for name in ("old", "new"):
+        folder = tmp_path / name
+        (folder / "book").mkdir(parents=True)
+        (folder / "book" / f"{name}.ipynb").write_text("{}")
+        done, asked = run_step(
+            step,
+            folder,
+            "gh",
+            GH,
+            GITHUB_SERVER_URL=tmp_path.as_uri(),
+            GITHUB_REPOSITORY="some-people/some-book",
+            GITHUB_SHA=name,
+        )
+        assert done.returncode == 0, done.stderr
+        assert asked == "auth setup-git\n"
+
+    def ask(*command):
+        return subprocess.check_output(["git", "-C", remote, *command], text=True).split("\n")[:-1]
+
+    assert ask("log", "--format=%s", "notebooks") == ["Notebooks of new"]
+    assert "book/new.ipynb" in ask("ls-tree", "-r", "--name-only", "notebooks")
+    assert "book/old.ipynb" not in ask("ls-tree", "-r", "--name-only", "notebooks")
+
+
+@on_linux
 @pytest.mark.parametrize(
     ("names", "code"), [(["a.ipynb", "b c.ipynb"], 0), (["bad.ipynb", "z.ipynb"], 1), ([], 1)]
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from workflow_rules import (
+    REPORTED,
     deployed_unchecked,
     steps,
     too_much_allowed,
@@ -126,8 +127,12 @@ def test_rights_for_the_whole_workflow_are_found(broken):
 
 def test_a_job_that_nobody_hears_of_is_found(broken):
     assert unreported(broken) == ["all of them"]
-    broken["jobs"]["report"]["if"] += " || contains(needs.*.result, 'cancelled')"
+    broken["jobs"]["report"]["if"] = REPORTED
     assert unreported(broken) == ["two"]
+    broken["jobs"]["report"]["needs"] = ["one", "two"]
+    assert unreported(broken) == []
+    broken["jobs"]["one"]["steps"][0]["continue-on-error"] = True
+    assert unreported(broken) == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +145,24 @@ def test_publishing_without_both_checks_is_found(broken, one):
     broken["jobs"]["zero"] = {"uses": "./test.yml", "steps": [{"run": "python tools/address.py"}]}
     broken["jobs"]["one"] = {"uses": "./test.yml", "needs": ["zero"]}
     assert deployed_unchecked(broken) == []
+
+
+@pytest.mark.parametrize(
+    ("job", "how"),
+    [
+        ("two", {"if": "${{ always() }}"}),
+        ("zero", {"if": "${{ false }}"}),
+        ("zero", {"continue-on-error": True}),
+    ],
+)
+def test_a_way_round_the_checks_is_found(broken, job, how):
+    broken["permissions"] = {}
+    broken["jobs"]["zero"] = {"steps": [{"run": "python tools/address.py"}], "needs": "one"}
+    broken["jobs"]["one"] = {"uses": "./test.yml"}
+    broken["jobs"]["two"]["needs"] = ["zero"]
+    assert deployed_unchecked(broken) == []
+    broken["jobs"][job].update(how)
+    assert deployed_unchecked(broken) == ["two"]
 
 
 # What they repeat

@@ -6,6 +6,7 @@ builds too: then the build executes what the cache lacks.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -80,7 +81,8 @@ def colab(build, tmp_path_factory) -> Path:
     builder = ["--builder", "custom", "--custom-builder", "colab"]
     done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *builder, more=source)
     assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / "_build" / "colab"
+    # away from where `make colab` writes: these install from a clone that soon is gone
+    return Path(shutil.move(ROOT / "_build" / "colab", tmp_path_factory.mktemp("colab")))
 
 
 @pytest.fixture(scope="session")

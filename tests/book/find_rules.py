@@ -4,7 +4,7 @@ The addresses are worked out here anew, from `_config.yml`, and not by the exten
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,8 +17,18 @@ from pybtex.exceptions import PybtexError
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 REPOSITORY = CONFIG["repository"]["url"]
-OWNER, NAME = REPOSITORY.split("/")[-2:]
-ADDRESS = CONFIG["html"].get("baseurl", f"https://{OWNER}.github.io/{NAME}/")
+
+
+def published(config):
+    """Return where the book is published, with a slash at the end."""
+    owner, name = config["repository"]["url"].rstrip("/").lower().split("/")[-2:]
+    own = config["repository"]["url"].rstrip("/").split("/")[-1]  # a path minds capitals
+    folder = "" if name == f"{owner}.github.io" else own
+    pages = config["html"].get("baseurl") or f"https://{owner}.github.io/{folder}"
+    return pages.rstrip("/") + "/"
+
+
+ADDRESS = published(CONFIG)
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 
 
@@ -113,7 +123,7 @@ def dated(page: Path) -> list[str]:
     if shown is None:
         return [f"not a date as 2026-11-25: {footer.get_text().strip()}"]
     wrong = [] if [time[:10] for time in machine] == [shown[1]] else [f"in the head: {machine}"]
-    if date.fromisoformat(shown[1]) > date.today():
+    if date.fromisoformat(shown[1]) > datetime.now(UTC).date():
         wrong.append(f"{shown[1]} is in the future")
     return wrong
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from page_rules import ROOT
 
 # What only MyST understands.
@@ -57,19 +58,34 @@ def commit_all(folder):
 def make_environment(folder, packages):
     """Make a virtual environment with our torch and without our constraints; return its Python.
 
-    torch is most of an environment's weight, so its files are links to those that are here.
+    torch and what it asks for, on some machines gigabytes for a GPU, are most of an environment's
+    weight, so their files are links to those that are here.
     """
     run(sys.executable, "-m", "venv", folder)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     there = Path(
         run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     )
-    for file in importlib.metadata.distribution("torch").files:
-        if ".." not in file.parts and file.suffix != ".pyc":
-            (there / file).parent.mkdir(parents=True, exist_ok=True)
-            link(file.locate(), there / file)
+    for name in needed("torch"):
+        for file in importlib.metadata.distribution(name).files:
+            if ".." not in file.parts and file.suffix != ".pyc":
+                (there / file).parent.mkdir(parents=True, exist_ok=True)
+                link(file.locate(), there / file)
     pip_install(python, f"torch=={importlib.metadata.version('torch')}", *packages)
     return python
+
+
+def needed(name):
+    """Return the names of a package here and of all that it asks for, and so on."""
+    todo, met = [name], set()
+    while todo:
+        if (name := canonicalize_name(todo.pop())) not in met:
+            met.add(name)
+            asked = map(Requirement, importlib.metadata.requires(name) or [])
+            for each in asked:
+                if not each.marker or each.marker.evaluate({"extra": ""}):
+                    todo.append(each.name)
+    return met
 
 
 def link(source, target):

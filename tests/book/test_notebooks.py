@@ -9,7 +9,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
-from lop_markdown import block, formula, span
+from lop_markdown import block, formula, span, table
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from notebooks import chapters
@@ -32,7 +32,7 @@ def texts(notebook):
 
 
 def test_each_page_with_code_and_no_other_is_a_notebook(colab):
-    written = {path.relative_to(colab).as_posix() for path in colab.rglob("*.ipynb")}
+    written = {path.relative_to(colab).as_posix() for path in colab.rglob("*") if path.is_file()}
     assert written == {f"{name}.ipynb" for name in NAMES}
 
 
@@ -184,8 +184,24 @@ def test_lines_of_a_formula_get_an_environment_and_a_number():
     assert formula(matrix) == f"$$\n{matrix}\n$$"
 
 
-def test_dollars_and_stars_of_the_text_are_no_markup():
+def test_what_the_text_holds_is_no_markup():
     assert span(nodes.Text("5 $ for a*b_c <x>")) == r"5 \$ for a\*b\_c \<x>"
+    assert span(nodes.Text("[a](b) [c]")) == r"[a\](b) [c]"
+    assert span(nodes.literal("", "a `b`")) == "`` a `b` ``"
+    for start in ("1. x", "# x", "- x", "12) x"):
+        assert MarkdownIt().render(block(nodes.paragraph("", start))) == f"<p>{start}</p>\n"
+    assert block(nodes.paragraph("", "2.5 times")) == "2.5 times"
+    fenced = block(nodes.literal_block("", "```\nx\n```"))
+    assert "<code>```\nx\n```\n</code>" in MarkdownIt().render(fenced)
+
+
+def test_a_bar_does_not_end_a_cell():
+    cells = [
+        nodes.entry("", nodes.paragraph("", "", each))
+        for each in (nodes.math("", r"|x| + \|y\|"), nodes.literal("", "a | b"), nodes.Text("c|d"))
+    ]
+    written = table(nodes.table("", nodes.tgroup("", nodes.tbody("", nodes.row("", *cells)))))
+    assert written.splitlines()[0] == r"| $\vert x\vert  + \Vert y\Vert$ | `a \| b` | c\|d |"
 
 
 @pytest.mark.parametrize("page", PAGES)

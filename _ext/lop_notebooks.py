@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from urllib.parse import urljoin
 
 import nbformat
 from docutils import nodes
@@ -36,11 +37,16 @@ print("torch", torch.__version__, "on", "a GPU" if torch.cuda.is_available() els
 """
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in JupyterLab, in Colab
 # Titles of the cells that are folded away, by the tag that says so.
+GUIDE = (
+    "Run the cells from the top; the results appear as you go. Where a cell has a title only, its "
+    "code is folded; so is each *Solution*: open it by its arrow. No GPU is needed."
+)
+NEEDED = "Needed below"
 TITLES = {
     "claim": "Check what has just been said",
-    "hide-input": "Draw the figure",
+    "hide-input": NEEDED,
     "remove-input": "Show the result",
-    "remove-cell": "Prepare what follows",
+    "remove-cell": NEEDED,
 }
 
 
@@ -65,7 +71,7 @@ class Page:
     def anchor(self, node):
         """Return the places of a node to which references of this notebook lead."""
         names = [name for name in node["ids"] if name in self.wanted]
-        return "".join(f'<a name="{name}"></a>' for name in names)
+        return "".join(f'<a id="{name}" name="{name}"></a>' for name in names)  # JupyterLab, Colab
 
     def say(self, text):
         """Add a paragraph."""
@@ -123,7 +129,9 @@ class Page:
                 self.heading(level + 1, inline(node[0]), node, folded=True)
                 self.walk(node[1].children, level + 1)
             case _ if type(node).__name__ == "proof_node":
+                start = len(self.text)
                 self.walk(node.children, level)
+                self.text[start] = self.text[start].replace("Proof.", "*Proof.*", 1)
             case _:
                 self.say(block(node))
 
@@ -140,13 +148,14 @@ class Page:
 
     def code(self, node):
         """Put in the cell as it stands in the source, and the caption of its figure below."""
-        self.take(node["cell_index"] + 1)
-        for figure in node.findall(nodes.figure):
+        figures = list(node.findall(nodes.figure))
+        self.take(node["cell_index"] + 1, draws=bool(figures))
+        for figure in figures:
             caption = next(inline(caption) for caption in figure.findall(nodes.caption))
             number = self.number("figure", figure)
             self.say(f"{self.anchor(figure)}*Figure {number}.* {caption}")
 
-    def take(self, stop):
+    def take(self, stop, draws=False):
         """Put in the cells of code before a place of the source, hidden ones too."""
         self.close()
         for source in self.sources[self.taken : stop]:
@@ -155,10 +164,37 @@ class Page:
             tags = source.metadata.get("tags", [])
             cell = new_code_cell(source.source, metadata={"tags": tags} if tags else {})
             if title := next((TITLES[tag] for tag in tags if tag in TITLES), None):
+                title = "Draw the figure" if draws and title == NEEDED else title
                 cell.source = f"# @title {title}\n{cell.source}"
                 cell.metadata.update(FOLDED)
             self.cells.append(cell)
         self.taken = stop
+
+
+def notebook_of(env, docname, doctree):
+    """Return a page with code as a notebook without outputs; None where there is no code."""
+    if "kernelspec" not in env.metadata[docname]:
+        return None
+    config, site = env.config, site_address(env.config)
+    address = f"{site}{docname}.html"
+    for link in doctree.findall(nodes.reference):  # a notebook lies where no neighbours are
+        if "refuri" in link:
+            link["refuri"] = urljoin(address, link["refuri"])
+    page = Page(env, docname, doctree)
+    (section,) = [node for node in doctree.children if isinstance(node, nodes.section)]
+    number = ".".join(map(str, env.toc_secnumbers.get(docname, {}).get("", ())))
+    page.say(f"# {number}{'. ' if number else ''}{inline(section[0])}")
+    page.say(
+        f"From [{config.html_title}]({site}{config.root_doc}.html), to run and to change: "
+        f"[this chapter as a page]({address}). Text: CC BY 4.0. Code: BSD-3-Clause."
+    )
+    page.say(GUIDE)
+    page.close()
+    setup = SETUP.format(source=source_of(config))
+    page.cells.append(new_code_cell(setup, metadata=dict(FOLDED)))
+    page.walk(section.children[1:], 2)
+    page.take(len(page.sources))
+    return finished(page.cells)
 
 
 class ColabBuilder(Builder):
@@ -173,7 +209,7 @@ class ColabBuilder(Builder):
         return self.env.found_docs
 
     def get_target_uri(self, docname, typ=None):
-        """Return the page's address; a notebook lies where its neighbours may not be."""
+        """Return the page's address."""
         return f"{site_address(self.config)}{docname}.html"
 
     def get_relative_uri(self, from_, to, typ=None):
@@ -185,25 +221,27 @@ class ColabBuilder(Builder):
 
     def write_doc(self, docname, doctree):
         """Write one page, if it has code."""
-        if "kernelspec" not in self.env.metadata[docname]:
-            return
-        page = Page(self.env, docname, doctree)
-        (section,) = [node for node in doctree.children if isinstance(node, nodes.section)]
-        number = ".".join(map(str, self.env.toc_secnumbers.get(docname, {}).get("", ())))
-        page.say(f"# {number}{'. ' if number else ''}{inline(section[0])}")
-        page.say(
-            f"From [{self.config.html_title}]({self.get_target_uri(self.config.root_doc)}), to run "
-            f"and to change: [this chapter as a page]({self.get_target_uri(docname)}). Text: CC BY "
-            "4.0. Code: BSD-3-Clause."
-        )
-        page.close()
-        setup = SETUP.format(source=source(self.config))
-        page.cells.append(new_code_cell(setup, metadata=dict(FOLDED)))
-        page.walk(section.children[1:], 2)
-        page.take(len(page.sources))
-        path = Path(self.outdir, f"{docname}.ipynb")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(finished(page.cells), path)
+        if notebook := notebook_of(self.env, docname, doctree):
+            path = Path(self.outdir, f"{docname}.ipynb")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, path)
+
+
+def offer_notebook(app, pagename, templatename, context, doctree):
+    """Let the menu of downloads offer the same notebook, with the outputs of the page.
+
+    The theme would offer MyST as it stands.
+    """
+    executed = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
+    if doctree is None or "ipynb_source" not in context or not executed.is_file():
+        return
+    notebook = notebook_of(app.env, pagename, doctree.deepcopy())
+    _, *cells = [cell for cell in notebook.cells if cell.cell_type == "code"]  # not the first
+    done = nbformat.read(executed, as_version=4).cells
+    done = [cell for cell in done if cell.cell_type == "code"]
+    for cell, ran in zip(cells, done, strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    nbformat.write(notebook, Path(app.outdir, "_sources", context["ipynb_source"]))
 
 
 def open_in_colab(app, pagename, templatename, context, doctree):
@@ -221,7 +259,7 @@ def open_in_colab(app, pagename, templatename, context, doctree):
             group["buttons"].sort(key=lambda button: button["text"] != "Colab")
 
 
-def source(config):
+def source_of(config):
     """Return what pip installs: what LOP_SOURCE names, or the branch of the book."""
     theme = config.html_theme_options
     address = f"git+{theme['repository_url']}@{theme['repository_branch']}"
@@ -249,5 +287,6 @@ def setup(app):
     """Make the builder known."""
     app.add_builder(ColabBuilder)
     app.connect("html-page-context", open_in_colab, priority=900)  # after the theme's
+    app.connect("html-page-context", offer_notebook, priority=900)
     app.connect("build-finished", leave_notebooks_alone, priority=900)  # after theirs
     return {"parallel_read_safe": True, "parallel_write_safe": True}

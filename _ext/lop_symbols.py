@@ -16,6 +16,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.util.index_entries import split_index_msg
 
 HEAD = ["symbol", "in code", "meaning"]
 # TeX, and Unicode's own names, for what is called otherwise
@@ -97,9 +98,27 @@ class SymbolEntries(SphinxTransform):
         symbol.insert(0, addnodes.index(entries=entries))
 
 
+def keep_entries(app):
+    """Put the index entries of pages that are not written anew back into the search.
+
+    Sphinx keeps their words and titles from the last build, and forgets these.
+    """
+    indexer = getattr(app.builder, "indexer", None)
+    if indexer:
+        for docname, entries in app.env.get_domain("index").entries.items():
+            found = {
+                (name, anchor or "", main)
+                for kind, value, anchor, main, _ in entries
+                for name in split_index_msg(kind, value)
+            }
+            indexer._index_entries.setdefault(docname, sorted(found))
+    return []
+
+
 def setup(app):
-    """Add the transform."""
+    """Connect everything above."""
     app.add_transform(SymbolEntries)
+    app.connect("html-collect-pages", keep_entries)  # the last event before the search is written
     return {
         "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "parallel_read_safe": True,

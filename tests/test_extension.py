@@ -35,8 +35,8 @@ from IPython.display import display
 import sys; sys.path.insert(0, "..")
 from lop_utils import VALUE
 record = {{"id": "{id}", "statement": "it is $x^2$", "measured": VALUE,
-          "bounds": {{"at_most": 9.0}}, "source": "arithmetic"}}
-display({{"application/vnd.lop.claim+json": record, "text/html": "<b>it is $x^2$</b>"}}, raw=True)
+          "bounds": {{"at_most": 9.0}}, "source": "arithmetic", "shown": f"{{VALUE}} ≤ 9"}}
+display({{"application/vnd.lop.claim+json": record, "text/markdown": "it is $x^2$"}}, raw=True)
 ```
 """
 CLAIMED = {
@@ -45,6 +45,7 @@ CLAIMED = {
     "measured": 1.0,
     "bounds": {"at_most": 2.0},
     "source": "x",
+    "shown": "1 ≤ 2",
 }
 CONF = """
 import sys
@@ -293,7 +294,9 @@ def test_status_shows_the_seconds_of_nbmake(book):
     notebook = nbformat.read(path, as_version=4)
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code_cells:
-        cell.outputs = [nbformat.v4.new_output("display_data", data={CLAIM_MIME: CLAIMED})]
+        cell.outputs = [
+            nbformat.v4.new_output("display_data", data={CLAIM_MIME: CLAIMED, "text/plain": "so"})
+        ]
         cell.metadata["execution"] = {
             "iopub.execute_input": "2026-01-01T00:00:01.250000Z",
             "shell.execute_reply": "2026-01-01T00:00:43.750000Z",

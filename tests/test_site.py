@@ -354,6 +354,21 @@ def test_a_symbol_is_an_entry_of_the_index(book):
     }
 
 
+def test_entries_are_kept_when_another_page_is_written(book):
+    def entries():
+        book.build()
+        index = (book.folder / "_build/html/searchindex.js").read_text(encoding="utf-8")
+        return json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["indexentries"]
+
+    before = entries()
+    for text in ("More.", "More again."):
+        book.write("index.md", (book.folder / "index.md").read_text() + f"\n{text}\n")
+        assert {name: len(places) for name, places in entries().items()} == {
+            name: len(places) for name, places in before.items()
+        }
+    assert "ε" in before
+
+
 def test_the_sitemap_is_whole_when_one_page_is_written(book):
     book.build()
     book.write("page.md", PAGE + "\nMore.\n")

@@ -15,7 +15,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 # What does nothing on paper. A noscript's content is the still picture of a live figure.
 SCREEN_ONLY = (
     "a.headerlink, button, input, select, textarea, script, template, canvas, iframe, "
-    "video, audio, .toctree-wrapper"
+    "video, audio, .toctree-wrapper, .lop-cite"
 )
 LISTED = ".level-0, .level-1, .level-2"  # headings in the table of contents
 SHORT = 12  # lines of code that stay together on a page
@@ -84,9 +84,13 @@ def still(article):
 
 
 def unfold(article):
-    """Drop folded source, and open whatever else is folded."""
+    """Drop the folded source of figures, and open whatever else is folded.
+
+    Source that draws nothing defines what is used below, so it is printed.
+    """
     for details in article.select("details.hide"):
-        if details.select_one(".cell_input") and not details.select_one(".cell_output"):
+        cell = details.find_parent("div", class_="cell")
+        if details.select_one(".cell_input") and cell and cell.select_one(".cell_output img"):
             details.decompose()
     for details in article.find_all("details"):
         if details.summary:

@@ -3,11 +3,14 @@
 usage: derived.py
 
 The repository's address stands in _config.yml (repository.url). CITATION.cff, pyproject.toml and
-the README's clone command repeat it. The README's picture is drawn from a recorded result.
+the README repeat it, the README also that of the site. The README's picture is drawn from a
+recorded result.
 """
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import yaml
@@ -17,12 +20,16 @@ from lop_utils import plots
 from lop_utils.scale import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "_ext"))
+from lop_site import site_address  # noqa: E402
+
 PICTURE = "book/_static/spectrum.svg"
 
 # File, the line that repeats the address, and the line as it must be.
 REPEATED = [
     ("CITATION.cff", r"^repository-code: .*$", 'repository-code: "{url}"'),
     ("pyproject.toml", r"^Repository = .*$", 'Repository = "{url}"'),
+    ("README.md", r"^\*\*Read it:.*$", "**Read it: <{site}>**"),
     ("README.md", r"^git clone .*$", "git clone {url}"),
     ("README.md", r"^cd .*$", "cd {name}"),
 ]
@@ -32,10 +39,14 @@ def derived(root=ROOT):
     """Return every file that repeats the address, by name, as it must be."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url = config["repository"]["url"]
+    about = SimpleNamespace(
+        html_baseurl=(config.get("html") or {}).get("baseurl", ""),
+        html_theme_options={"repository_url": url},
+    )
     texts = {}
     for file, pattern, line in REPEATED:
         text = texts.get(file) or (root / file).read_text(encoding="utf-8")
-        line = line.format(url=url, name=url.rsplit("/", 1)[-1])
+        line = line.format(url=url, name=url.rsplit("/", 1)[-1], site=site_address(about))
         texts[file], found = re.subn(pattern, line, text, flags=re.M)
         if found != 1:
             raise ValueError(f"{file}: wanted one line like {pattern}, found {found}")

@@ -35,9 +35,16 @@ def test_folded_source_goes_and_its_figure_stays(take):
     source = (
         "<details class='hide'><summary>Show</summary><div class='cell_input'>x</div></details>"
     )
-    article = take(f"<div class='cell'>{source}<div class='cell_output'>y</div></div>")
-    assert article.get_text(strip=True) == "y"
-    assert not take(f"<div class='cell'>{source}</div>").select(".cell")
+    drawn = "<div class='cell_output'><img alt='drawn' src='y.svg'></div>"
+    article = take(f"<div class='cell'>{source}{drawn}</div>")
+    assert article.get_text(strip=True) == "" and article.select_one("img")
+
+
+def test_folded_source_that_is_used_below_is_printed(take):
+    source = (
+        "<details class='hide'><summary>Show</summary><div class='cell_input'>x</div></details>"
+    )
+    assert take(f"<div class='cell'>{source}</div>").get_text(strip=True) == "x"
 
 
 def test_other_folds_are_opened(take):

@@ -70,7 +70,7 @@ def test_the_code_is_that_of_the_source(colab, name):
 def test_every_sentence_of_the_page_is_there(html, colab, name):
     markdown = MarkdownIt().enable("table").use(dollarmath_plugin)
     rendered = soup_of("".join(map(markdown.render, texts(read(colab, name)))))
-    for link in rendered.select("a[name]"):
+    for link in rendered.select("a[id]"):
         link.decompose()
     said = words(rendered)
     lost = [text for text in paragraphs(html / f"{name}.html") if text not in said]
@@ -114,7 +114,7 @@ def test_what_is_numbered_on_the_page_has_its_number(html, colab, name):
 def test_links_lead_to_places(html, colab, name):
     notebook = read(colab, name)
     text = "\n".join(texts(notebook))
-    places = set(re.findall(r'<a name="([^"]+)">', text))
+    places = set(re.findall(r'<a id="([^"]+)" name="\1">', text))
     here = set(re.findall(r"\]\(#([^)]+)\)", text))
     assert here == places
     site = lop_notebooks.site_address(config())
@@ -163,9 +163,9 @@ def test_the_setup_installs_from_the_repository_unless_told_otherwise(monkeypatc
     monkeypatch.delenv("LOP_SOURCE", raising=False)
     options = config().html_theme_options
     wanted = f"git+{options['repository_url']}@{options['repository_branch']}"
-    assert lop_notebooks.source(config()) == wanted
+    assert lop_notebooks.source_of(config()) == wanted
     monkeypatch.setenv("LOP_SOURCE", "git+file:///there@abc")
-    assert lop_notebooks.source(config()) == "git+file:///there@abc"
+    assert lop_notebooks.source_of(config()) == "git+file:///there@abc"
 
 
 def test_an_unknown_kind_of_node_is_a_warning(caplog):
@@ -202,6 +202,18 @@ def test_a_bar_does_not_end_a_cell():
     ]
     written = table(nodes.table("", nodes.tgroup("", nodes.tbody("", nodes.row("", *cells)))))
     assert written.splitlines()[0] == r"| $\vert x\vert  + \Vert y\Vert$ | `a \| b` | c\|d |"
+
+
+@each_chapter
+def test_the_download_is_the_same_notebook_with_outputs(html, colab, name):
+    there, here = (
+        nbformat.read(html / "_sources" / f"{name}.ipynb", as_version=4),
+        read(colab, name),
+    )
+    assert texts(there) == texts(here)
+    cells, own = ([c for c in each.cells if c.cell_type == "code"][1:] for each in (there, here))
+    assert [cell.source for cell in cells] == [cell.source for cell in own]
+    assert all(cell.execution_count for cell in cells) and any(cell.outputs for cell in cells)
 
 
 @pytest.mark.parametrize("page", PAGES)

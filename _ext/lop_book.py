@@ -26,6 +26,7 @@ PARTS = (
     "cite",
     "claims",
     "glossary",
+    "live",
     "notebooks",
     "pages",
     "site",

@@ -118,6 +118,10 @@ class Page:
                 pass
             case nodes.compound() if "toctree-wrapper" in node["classes"]:
                 pass
+            case nodes.Element(tagname="live_figure"):
+                page = f"{site_address(self.env.config)}{self.docname}.html#{node['ids'][0]}"
+                self.say(f"*[On the page]({page}) you can play with the next figure.*")
+                self.walk(node.children, level)
             case _ if "proof" in node.get("classes", []):
                 self.framed(node, level)
             case _ if "exercise" in node.get("classes", []):

@@ -367,3 +367,43 @@ def test_docstrings_keep_their_fields_and_find_their_names(book):
     assert "Alias for field" not in page
     assert "The same as lop_utils.pairs.twice" in page
     assert 'href="#lop_utils.pairs.Pair"' in book.page("index")
+
+
+LIVE = """
+
+```{live} NAME
+:picture: still.svg
+:alt: A picture
+More.
+```
+"""
+
+
+def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
+    code = 'const less = 1 < 2 && "&";\n'
+    book.write("book/_figures/small.js", code)
+    book.write(
+        "index.md", "# Index\n\n```{toctree}\nchapter/one\n```" + LIVE.replace("NAME", "small")
+    )
+    status, log = book.build()
+    assert status == 0, log
+    page = book.page("index")
+    assert f'<script type="module">{code.strip()}' in page
+    assert '<noscript><img src="_static/still.svg" alt="A picture"></noscript>' in page
+    assert "<figcaption><p>More.</p>" in page.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (("NAME", "nothing"), "live figure nothing: wanted book/_figures/nothing.js, got nothing"),
+        ((":alt: A picture\n", ""), "live figure NAME: wanted :alt:, got nothing"),
+        (("NAME", "ends"), "live figure ends: the module would end its own script"),
+    ],
+)
+def test_a_live_figure_that_cannot_be(book, change, wanted):
+    book.write("book/_figures/ends.js", 'x = "</script>";\n')
+    book.write("index.md", "# Index\n\n```{toctree}\nchapter/one\n```" + LIVE.replace(*change))
+    status, log = book.build()
+    assert status
+    assert wanted in log

@@ -2,6 +2,7 @@
 
 import access
 import pytest
+from browser import opened
 from page_rules import PAGES
 
 every_page = pytest.mark.parametrize("page", PAGES)
@@ -109,3 +110,18 @@ def test_enter_works_every_control(by_keyboard, page):
     assert [control for control, does in worked.items() if not does] == []
     if page == CHAPTER:  # it has a control of each kind: search, theme, source, solution, menu
         assert worked.keys() == access.PRESSES.keys()
+
+
+def test_a_printed_chapter_has_the_solutions_that_were_opened_and_no_buttons(served, chromium):
+    with opened(chromium, served, CHAPTER, "light") as page:
+        solutions = page.locator(".bd-article .solution")
+        solutions.first.locator(".toggle-button").click()
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        assert solutions.count() >= 4
+        assert [each.is_visible() for each in solutions.all()] == [True] + [False] * (
+            solutions.count() - 1
+        )
+        for other in ("#jb-print-toc", ".lop-cite", ".toggle-button", ".bd-article summary"):
+            assert page.locator(other).count() and not page.locator(f"{other}:visible").count()
+        assert page.locator(".bd-article .cell_output img:visible").count()

@@ -99,6 +99,19 @@ def opened(browser, base, path, view):
     context.close()
 
 
+def only(base, outside):
+    """Return what lets requests to one place through, and refuses and notes all others."""
+
+    def gate(route):
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    return gate
+
+
 def visit(browser, base, path, view):
     """Open one page in one view and measure it; refuse every request to another machine."""
     return visits(browser, base, path, view)[view]
@@ -108,20 +121,13 @@ def visits(browser, base, path, view, *more):
     """Open one page in one view, let the reader's system change to others, and measure each."""
     outside, errors, missing = [], [], []
 
-    def gate(route):
-        if route.request.url.startswith((base, "data:", "blob:")):
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
     def console(message):
         # a refused or missing file is reported by its own rule
         if message.type == "error" and "Failed to load resource" not in message.text:
             errors.append(message.text)
 
     context = browser.new_context(**VIEWS[view])
-    context.route("**/*", gate)
+    context.route("**/*", only(base, outside))
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", console)

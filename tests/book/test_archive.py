@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import archive
 import page_rules as rules
 import pytest
-from browser import MEASURE
+from browser import MEASURE, only
 from page_rules import PAGES, ROOT, soup
 
 CHAPTER = "book/parsimony/law.html"
@@ -34,15 +34,8 @@ def reading(chromium, base, path):
     """Open a page; yield it, with the lists of what it asked elsewhere for, and what went wrong."""
     outside, wrong = [], []
 
-    def gate(route):
-        if route.request.url.startswith((base, "data:", "blob:")):
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
     context = chromium.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
-    context.route("**/*", gate)
+    context.route("**/*", only(base, outside))
     page = context.new_page()
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)

@@ -71,6 +71,30 @@ def test_it_trains_as_torch_trains_the_wide_network(
     assert loss == pytest.approx(last.loss.item(), rel=1e-9)
 
 
+def test_what_the_text_says_of_it_is_so(module):
+    """The numbers beside the figure, in the introduction and in the chapter."""
+
+    def trained(steps=400, **change):
+        settings = {"d": 1000, "r": 3, "L": 3, "eps": 0.1, "eta": 0.05, "lam": 0.0, **change}
+        M = module.evaluate(
+            "([d, r]) => [...lop.overlap(d, r, lop.uniform(1))]", [settings["d"], 3]
+        )
+        spectra, rho, loss = module.evaluate(RUN, [settings, M, steps])
+        return torch.tensor(spectra[1], dtype=F64), rho, loss
+
+    usual, wide = trained(), trained(d=2000)
+    assert (wide[0] - usual[0]).abs().max() < 1e-3
+    assert wide[2] == pytest.approx(2 * usual[2], rel=0.02)
+    assert trained(eps=1.0)[1] == pytest.approx(1 / 3, abs=5e-3)
+    settled = usual[0][0]
+    assert abs(trained(2000, eta=0.15)[0][0] - settled) < 1e-3
+    jumping, line, _ = trained(2000, eta=0.16)
+    assert abs(jumping[0] - settled) > 0.05 and line == pytest.approx(0.097, abs=1e-3)
+    (core, rho, _), (decayed, low, _) = (trained(5000, eps=1.0, lam=lam) for lam in (0.0, 0.01))
+    assert rho == pytest.approx(0.18, abs=5e-3) and rho / low == pytest.approx(7, abs=0.5)
+    assert (decayed[:3] / core[:3] - 1).abs().max() < 0.01 and (decayed[3:] < 0.03).all()
+
+
 @pytest.mark.parametrize(("d", "r"), [(6, 3), (7, 3), (12, 1), (50, 5)])
 def test_the_overlap_is_a_block_of_a_random_orthogonal_matrix(module, d, r, generator):
     draws = 4000

@@ -46,6 +46,7 @@ def code_key(root):
     files = [
         *root.glob("lop_utils/**/*.py"),
         *root.glob("book/_recorded/*.json"),
+        *root.glob("book/_figures/*.svg"),
         root / "constraints.txt",
     ]
     for path in sorted(files):

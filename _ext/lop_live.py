@@ -1,70 +1,95 @@
-"""Figures that a reader plays with: the ``live`` directive puts a module of ``book/_figures`` in.
+"""Figures that a reader plays with: what ``lop_utils.widgets`` shows, as it stands in a page.
 
-The module stands in the page itself, since browsers refuse an external one where pages are files.
-Without scripts, and on paper, a picture is shown.
+A cell's output says which figure it is, and the page gets the figure's module, which stands in the
+page itself, since browsers refuse an external one where pages are files. Without scripts, and on
+paper, its first frame is shown. Of other widgets a page has the picture that comes with them: no
+state of widgets, and no manager that would show it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from html import escape
 from pathlib import Path
 
 from docutils import nodes
-from docutils.parsers.rst import directives
-from sphinx.util.docutils import SphinxDirective
+from myst_nb.core.render import WIDGET_VIEW_MIMETYPE, MimeRenderPlugin, load_mime_renders
+from myst_nb.sphinx_ import NbMetadataCollector
+from sphinx.util.fileutil import copy_asset
+
+from lop_utils import widgets
 
 FOLDER = "book/_figures"
+STILLS = "_static/live"
 
 
 class live_figure(nodes.General, nodes.Element):
-    """One live figure; its children are what is said below it."""
+    """One live figure."""
 
 
-class LiveDirective(SphinxDirective):
-    """``{live} NAME``: the figure of ``book/_figures/NAME.js``, with a still picture."""
+class LiveMime(MimeRenderPlugin):
+    """Put a live figure where a cell's output names one."""
 
-    required_arguments = 1
-    has_content = True
-    option_spec = dict.fromkeys(("picture", "alt"), directives.unchanged_required)
+    mime_priority_overrides = (("html", widgets.LIVE_MIME, 0),)
 
-    def run(self):
-        """Read the module, and make the page depend on it."""
-        name = self.arguments[0]
-        path = Path(self.env.srcdir, FOLDER, f"{name}.js")
-        missing = [option for option in self.option_spec if option not in self.options]
-        if missing or not path.is_file():
-            wanted = ", ".join(f":{each}:" for each in missing) or path.relative_to(self.env.srcdir)
-            raise self.error(f"live figure {name}: wanted {wanted}, got nothing")
-        self.env.note_dependency(str(path))
-        code = path.read_text(encoding="utf-8")
-        if "</script" in code:
-            raise self.error(f"live figure {name}: the module would end its own script")
-        figure = live_figure("", name=name, code=code, ids=[f"live-{name}"], **self.options)
-        self.state.nested_parse(self.content, self.content_offset, figure)
-        return [figure]
+    @staticmethod
+    def handle_mime(renderer, data, inline):
+        """Return a live figure; an empty list for the view of a widget; None for all else."""
+        if data.mime_type == WIDGET_VIEW_MIMETYPE:
+            return []
+        if data.mime_type != widgets.LIVE_MIME:
+            return None
+        name, settings = data.content["name"], data.content["settings"]
+        image = renderer.renderer.get_cell_level_config(
+            "render_image_options", data.cell_metadata, line=data.line
+        )
+        if not image.get("alt"):
+            renderer.logger.warning(f"live figure {name}: wanted image: alt:", line=data.line)
+        for path in Path(renderer.renderer.sphinx_env.srcdir, FOLDER).glob("*.*"):
+            renderer.renderer.sphinx_env.note_dependency(str(path))
+        return [live_figure("", name=name, settings=settings, alt=image.get("alt", ""))]
 
 
 def visit(self, node):
-    """Begin a live figure: a place for it, a picture in its stead, and what is said below."""
-    static = "../" * self.docnames[0].count("/") + "_static/"
-    picture = f'<img src="{static}{node["picture"]}" alt="{escape(node["alt"])}">'
+    """Put in the place of a live figure, a picture in its stead, and its module."""
+    name, static = node["name"], "../" * self.docnames[0].count("/") + STILLS
+    code = widgets.module(name)
+    if "</script" in code:
+        raise ValueError(f"live figure {name}: the module would end its own script")
+    picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'
     self.body.append(
-        f'<figure class="lop-live-figure" id="{node["ids"][0]}">'
-        f'<div class="lop-live" data-lop-figure="{node["name"]}"><noscript>{picture}</noscript>'
-        "</div><figcaption>"
+        f'<div class="lop-live" id="live-{name}" data-lop-figure="{name}" '
+        f'data-lop-settings="{escape(json.dumps(node["settings"]))}">'
+        f'<noscript>{picture}</noscript></div><script type="module">{code}</script>'
     )
+    raise nodes.SkipNode
 
 
-def depart(self, node):
-    """End it with its module."""
-    self.body.append(f'</figcaption></figure><script type="module">{node["code"]}</script>')
+def copy_stills(app):
+    """Bring the first frames where the pages find them."""
+    if app.builder.format == "html":
+        copy_asset(str(Path(app.srcdir, FOLDER)), str(Path(app.outdir, STILLS)), _no_picture)
+
+
+def _no_picture(name):
+    return not name.endswith(".svg")
+
+
+def leave_state_out(app, doctree):
+    """Drop the state of widgets, which only their manager could show."""
+    files = NbMetadataCollector.get_js_files(app.env, app.env.docname)
+    for name in [name for name in files if name.startswith("ipywidgets_")]:
+        del files[name]
 
 
 def setup(app):
     """Connect everything above."""
-    app.add_node(live_figure, html=(visit, depart))
-    app.add_directive("live", LiveDirective)
+    if LiveMime not in load_mime_renders():  # else only an installed package could offer it
+        load_mime_renders().append(LiveMime)
+    app.add_node(live_figure, html=(visit, None))
+    app.connect("builder-inited", copy_stills)
+    app.connect("doctree-read", leave_state_out)
     return {
         "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "parallel_read_safe": True,

@@ -23,6 +23,8 @@ from lop_site import site_address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.builders import Builder
 
+from lop_utils import widgets
+
 BRANCH = "notebooks"  # where the generated notebooks are published
 SETUP = """\
 # @title Setup: run this cell first
@@ -118,10 +120,6 @@ class Page:
                 pass
             case nodes.compound() if "toctree-wrapper" in node["classes"]:
                 pass
-            case nodes.Element(tagname="live_figure"):
-                page = f"{site_address(self.env.config)}{self.docname}.html#{node['ids'][0]}"
-                self.say(f"*[On the page]({page}) you can play with the next figure.*")
-                self.walk(node.children, level)
             case _ if "proof" in node.get("classes", []):
                 self.framed(node, level)
             case _ if "exercise" in node.get("classes", []):
@@ -245,6 +243,9 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     done = [cell for cell in done if cell.cell_type == "code"]
     for cell, ran in zip(cells, done, strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+        for output in cell.outputs:  # no kernel holds these widgets any more: their picture stays
+            for mime in (widgets.VIEW_MIME, widgets.LIVE_MIME):
+                output.get("data", {}).pop(mime, None)
     nbformat.write(notebook, Path(app.outdir, "_sources", context["ipynb_source"]))
 
 

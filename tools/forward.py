@@ -47,12 +47,6 @@ ONLY_SPHINX = [
         "the script that writes the Claims page writes this one too",
     ),
     OnlySphinx(
-        "{live}",
-        "unknown directive: live",
-        "a figure that a reader plays with is a script in the page, and a picture in its stead",
-        "mystmd's {anywidget} directive with the same modules, or a plugin",
-    ),
-    OnlySphinx(
         "{eval-rst}",
         "unknown directive: eval-rst",
         "autodoc and napoleon make the API pages of the docstrings",

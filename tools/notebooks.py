@@ -81,9 +81,8 @@ def graft(executed, notebook):
         if source.execution_count is None and source.source.strip():
             return False
         target.outputs, target.execution_count = source.outputs, source.execution_count
-    for key in ("language_info", "widgets"):  # what the kernel said of itself, and its widgets
-        if key in executed.metadata:
-            notebook.metadata[key] = executed.metadata[key]
+    if "language_info" in executed.metadata:  # what the kernel said of itself
+        notebook.metadata["language_info"] = executed.metadata["language_info"]
     return True
 
 

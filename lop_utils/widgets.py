@@ -1,0 +1,329 @@
+"""Figures to play with, in a notebook: the live ones of the pages, and sliders for any drawing.
+
+Both are shown with a picture beside them, for pages, printers and repositories where no kernel
+runs. The live figures train in the browser; they are the ES modules of ``book/_figures``, which a
+page holds as they are and a notebook gets through anywidget.
+"""
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lop_utils import plots
+
+__all__ = ["Explorer", "Live", "controls", "explore", "live", "module", "still"]
+
+VIEW_MIME, LIVE_MIME = "application/vnd.jupyter.widget-view+json", "application/vnd.lop.live+json"
+_CHECKOUT = Path(__file__).resolve().parent.parent / "book" / "_figures"
+_IMPORT = re.compile(
+    r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n', re.MULTILINE
+)
+
+
+def _file(name: str) -> str:
+    # A checkout keeps the modules among the chapters; an installed wheel carries a copy.
+    folder = _CHECKOUT if _CHECKOUT.is_dir() else resources.files("lop_utils") / "_figures"
+    file = folder / name
+    if not file.is_file():
+        names = sorted(each.name[:-5] for each in folder.iterdir() if each.name.endswith(".json"))
+        raise ValueError(
+            f"name: wanted one of {', '.join(names)}, got {name.rpartition('.')[0]!r}"
+        )
+    return file.read_text(encoding="utf-8")
+
+
+def module(name: str) -> str:
+    """Return a live figure as one ES module, with what it imports put in.
+
+    Browsers refuse a module that lies beside a page where pages are files, and anywidget takes
+    one text: so an import is replaced by the file that it names, and nothing else is changed.
+
+    Parameters
+    ----------
+    name : str
+        ``law``, or another figure of ``book/_figures``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
+
+    Examples
+    --------
+    >>> "import " in module("law"), "export default live(" in module("law")
+    (False, True)
+    """
+    seen: set[str] = set()
+
+    def put(found: re.Match) -> str:
+        constant, file = found.groups()
+        if file in seen:
+            return ""
+        seen.add(file)
+        if constant:
+            return f"const {constant} = {json.dumps(json.loads(_file(file)), ensure_ascii=False)};\n"
+        return _IMPORT.sub(put, _file(file))
+
+    return _IMPORT.sub(put, _file(f"{name}.js"))
+
+
+def controls(name: str) -> list[dict[str, Any]]:
+    """Return what can be set in a live figure.
+
+    Parameters
+    ----------
+    name : str
+        As for `module`.
+
+    Returns
+    -------
+    list of dict
+        Each with ``name``, ``value`` to begin with, ``min`` and ``max``; with ``label`` if it has a
+        slider, ``whole`` if it is an integer, ``log`` if the slider is logarithmic; ``choices``
+        instead of a slider; or ``form``, what a text must look like.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
+
+    Examples
+    --------
+    >>> controls("law")[0]["label"]
+    'width d'
+    """
+    return json.loads(_file(f"{name}.json"))
+
+
+def still(name: str) -> str:
+    """Return a live figure's first frame, for places without scripts.
+
+    Parameters
+    ----------
+    name : str
+        As for `module`.
+
+    Returns
+    -------
+    str
+        SVG.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
+
+    Examples
+    --------
+    >>> still("law").startswith("<svg")
+    True
+    """
+    return _file(f"{name}.svg")
+
+
+class _Shown:
+    """What is shown as a widget by a notebook, and as a picture elsewhere."""
+
+    box: ipywidgets.Box
+
+    def _bundle(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        return {VIEW_MIME: view, "text/plain": repr(self), **self._bundle()}, self._metadata()
+
+    def _metadata(self) -> dict[str, Any]:
+        return {}
+
+
+class Live(_Shown):
+    """A live figure in a notebook, with its sliders; made by `live`."""
+
+    figure: anywidget.AnyWidget
+    """The figure. Each setting is an attribute, to read, to set and to observe: ``figure.d = 500``;
+    ``figure.said`` is the sentence below it."""
+
+    def __init__(self, name: str, settings: dict[str, Any]) -> None:
+        self.name, self.settings = name, settings
+        self.figure = _figure_class(name)(**settings)
+        rows = [_slider(each, self.figure) for each in controls(name) if "label" in each]
+        layout = ipywidgets.Layout(grid_template_columns="repeat(auto-fill, minmax(19rem, 1fr))")
+        self.box = ipywidgets.VBox([ipywidgets.GridBox(rows, layout=layout), self.figure])
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"live({self.name!r}{', ' if said else ''}{said})"
+
+    def _bundle(self) -> dict[str, Any]:
+        live = {LIVE_MIME: {"name": self.name, "settings": self.settings}}
+        return {**live, "image/svg+xml": still(self.name)}
+
+    def _metadata(self) -> dict[str, Any]:
+        shown = self.figure._repr_mimebundle_()  # in Colab it names the manager of the widget
+        return shown[1] if isinstance(shown, tuple) else {}
+
+
+@cache
+def _figure_class(name: str) -> type[anywidget.AnyWidget]:
+    traits: dict[str, Any] = {"_esm": module(name), "said": traitlets.Unicode("").tag(sync=True)}
+    for each in controls(name):
+        traits[each["name"]] = _trait(each).tag(sync=True)
+    return type(f"{name.capitalize()}Figure", (anywidget.AnyWidget,), traits)
+
+
+def _trait(control: dict[str, Any]) -> traitlets.TraitType:
+    if "form" in control:
+        return traitlets.Unicode(control["value"])
+    kind = traitlets.Int if control.get("whole") else traitlets.Float
+    return kind(control["value"], min=control["min"], max=control["max"])
+
+
+def _slider(control: dict[str, Any], figure: anywidget.AnyWidget) -> ipywidgets.Widget:
+    name, low, high = control["name"], control["min"], control["max"]
+    common: dict[str, Any] = {"value": getattr(figure, name), "description": control["label"]}
+    if "choices" in control:
+        options = [(text, value) for value, text in enumerate(control["choices"])]
+        slider = ipywidgets.Dropdown(options=options, **common)
+    elif control.get("whole"):
+        slider = ipywidgets.IntSlider(min=low, max=high, **common)
+    elif control.get("log"):
+        ends = {"min": math.log10(low), "max": math.log10(high), "step": 0.01}
+        slider = ipywidgets.FloatLogSlider(readout_format=".3g", **ends, **common)
+    else:
+        step = (high - low) / 100
+        slider = ipywidgets.FloatSlider(
+            min=low, max=high, step=step, readout_format=".3g", **common
+        )
+    ipywidgets.jslink((slider, "value"), (figure, name))  # no kernel is asked
+    return slider
+
+
+def live(name: str, **settings: float) -> Live:
+    """Show a live figure: it trains in the browser, and its sliders need no kernel.
+
+    Parameters
+    ----------
+    name : str
+        ``law``: the singular values of a layer of width d, in training.
+    **settings : number
+        Where its sliders stand at first, such as ``d=500``; see `controls`.
+
+    Returns
+    -------
+    Live
+        What a notebook shows as the figure. In a page it is the figure, too.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure or setting, or a setting is out of bounds.
+
+    Examples
+    --------
+    >>> shown = live("law", d=500)
+    >>> shown.figure.d
+    500
+    """
+    known = {each["name"]: each for each in controls(name)}
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"settings: wanted some of {', '.join(known)}, got {key}")
+        if "form" in known[key]:
+            if not re.fullmatch(known[key]["form"], str(value)):
+                raise ValueError(f"{key}: wanted a text like {known[key]['form']}, got {value!r}")
+            continue
+        low, high = known[key]["min"], known[key]["max"]
+        if not low <= value <= high:
+            raise ValueError(f"{key}: wanted {low} <= {key} <= {high}, got {value!r}")
+    return Live(name, settings)
+
+
+class Explorer(_Shown):
+    """A drawing with sliders; made by `explore`."""
+
+    sliders: dict[str, ipywidgets.Widget]
+    """The slider of each argument; setting its ``value`` draws anew."""
+
+    def __init__(self, draw: Callable[..., Figure | Axes], knobs: dict[str, Any]) -> None:
+        self.draw = draw
+        self.picture, self.message = ipywidgets.HTML(), ipywidgets.HTML()
+
+        def update(**values: Any) -> None:
+            try:
+                self.picture.value = _svg(draw(**values))
+                self.message.value = ""
+            except (ValueError, FloatingPointError) as error:  # the last picture stays
+                text = str(error).replace("&", "&amp;").replace("<", "&lt;")
+                self.message.value = f"<em>{text}</em>"
+
+        update.__signature__ = inspect.signature(draw)  # type: ignore[attr-defined]
+        made = ipywidgets.interactive(update, **knobs)
+        names = inspect.signature(draw).parameters
+        self.sliders = dict(zip(names, made.kwargs_widgets, strict=True))
+        for slider in self.sliders.values():
+            if hasattr(slider, "continuous_update"):
+                slider.continuous_update = False  # drawing takes longer than dragging
+        self.first = _svg(draw(**{name: each.value for name, each in self.sliders.items()}))
+        self.picture.value = self.first
+        self.box = ipywidgets.VBox([*self.sliders.values(), self.message, self.picture])
+
+    def __repr__(self) -> str:
+        return f"explore({self.draw.__name__}, {', '.join(self.sliders)})"
+
+    def _bundle(self) -> dict[str, Any]:
+        return {"image/svg+xml": self.first}
+
+
+def _svg(drawn: Figure | Axes) -> str:
+    figure = drawn if isinstance(drawn, Figure) else drawn.figure
+    text = plots.compact_svg(figure)
+    plt.close(figure)  # else the notebook shows it once more
+    return text
+
+
+def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
+    """Draw a figure with a slider for each argument.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes the arguments and returns a Figure, or Axes of it. Its default values are drawn first.
+    **knobs : tuple, list or widget
+        What ipywidgets' ``interact`` takes: ``L=(2, 5)`` for a slider of whole numbers,
+        ``lam=(0.0, 0.1, 0.01)`` with a step, ``eps=[0.01, 0.1, 1.0]`` for a choice.
+
+    Returns
+    -------
+    Explorer
+        What a notebook shows with its sliders, and a page as the first drawing. A `ValueError` or
+        `FloatingPointError` of ``draw`` is shown above the drawing.
+
+    Examples
+    --------
+    >>> def power(n=2):
+    ...     figure = Figure()
+    ...     figure.subplots().plot([x**n for x in range(5)])
+    ...     return figure
+    >>> shown = explore(power, n=(1, 3))
+    >>> shown.sliders["n"].value
+    2
+    """
+    return Explorer(draw, knobs)

@@ -92,8 +92,9 @@ bench: $(RIVALS) ## time the package against its rivals (minutes)
 	else echo "No GPU: what needs one was not run."; fi
 
 .PHONY: derived
-derived: $(READY) ## write what repeats the repository's address, and the README's picture
+derived: $(READY) ## write what repeats the repository's address, the README's picture, live figures' first frames
 	@$(BIN)/python tools/derived.py
+	@$(BIN)/python tools/stills.py
 
 .PHONY: clean
 clean: ## remove everything that was built, but not .venv

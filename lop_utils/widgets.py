@@ -5,10 +5,12 @@ runs. The live figures train in the browser; they are the ES modules of ``book/_
 page holds as they are and a notebook gets through anywidget.
 """
 
+import html
 import inspect
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -29,7 +31,8 @@ __all__ = ["Explorer", "Live", "controls", "explore", "live", "module", "still"]
 VIEW_MIME, LIVE_MIME = "application/vnd.jupyter.widget-view+json", "application/vnd.lop.live+json"
 _CHECKOUT = Path(__file__).resolve().parent.parent / "book" / "_figures"
 _IMPORT = re.compile(
-    r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n', re.MULTILINE
+    r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n',
+    re.MULTILINE,
 )
 
 
@@ -39,9 +42,7 @@ def _file(name: str) -> str:
     file = folder / name
     if not file.is_file():
         names = sorted(each.name[:-5] for each in folder.iterdir() if each.name.endswith(".json"))
-        raise ValueError(
-            f"name: wanted one of {', '.join(names)}, got {name.rpartition('.')[0]!r}"
-        )
+        raise ValueError(f"name: wanted one of {', '.join(names)}, got {name.rpartition('.')[0]!r}")
     return file.read_text(encoding="utf-8")
 
 
@@ -78,7 +79,8 @@ def module(name: str) -> str:
             return ""
         seen.add(file)
         if constant:
-            return f"const {constant} = {json.dumps(json.loads(_file(file)), ensure_ascii=False)};\n"
+            text = json.dumps(json.loads(_file(file)), ensure_ascii=False)
+            return f"const {constant} = {text};\n"
         return _IMPORT.sub(put, _file(file))
 
     return _IMPORT.sub(put, _file(f"{name}.js"))
@@ -148,7 +150,10 @@ class _Shown:
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        return {VIEW_MIME: view, "text/plain": repr(self), **self._bundle()}, self._metadata()
+        bundle = {VIEW_MIME: view, "text/plain": repr(self), **self._bundle()}
+        if "google.colab" in sys.modules:  # nothing says that it prefers a widget to a picture
+            del bundle["image/svg+xml"]
+        return bundle, self._metadata()
 
     def _metadata(self) -> dict[str, Any]:
         return {}
@@ -169,6 +174,7 @@ class Live(_Shown):
         self.box = ipywidgets.VBox([ipywidgets.GridBox(rows, layout=layout), self.figure])
 
     def __repr__(self) -> str:
+        """Return the call that shows it."""
         said = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"live({self.name!r}{', ' if said else ''}{said})"
 
@@ -263,40 +269,41 @@ class Explorer(_Shown):
     """The slider of each argument; setting its ``value`` draws anew."""
 
     def __init__(self, draw: Callable[..., Figure | Axes], knobs: dict[str, Any]) -> None:
-        self.draw = draw
-        self.picture, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-
-        def update(**values: Any) -> None:
-            try:
-                self.picture.value = _svg(draw(**values))
-                self.message.value = ""
-            except (ValueError, FloatingPointError) as error:  # the last picture stays
-                text = str(error).replace("&", "&amp;").replace("<", "&lt;")
-                self.message.value = f"<em>{text}</em>"
-
-        update.__signature__ = inspect.signature(draw)  # type: ignore[attr-defined]
-        made = ipywidgets.interactive(update, **knobs)
-        names = inspect.signature(draw).parameters
-        self.sliders = dict(zip(names, made.kwargs_widgets, strict=True))
-        for slider in self.sliders.values():
+        self.draw, self.sliders = draw, {}
+        for name, knob in knobs.items():
+            default = inspect.signature(draw).parameters[name].default
+            slider = ipywidgets.interactive.widget_from_abbrev(knob, default)
+            if slider is None:
+                raise ValueError(f"{name}: wanted a tuple, a list or a widget, got {knob!r}")
+            slider.description = slider.description or name
             if hasattr(slider, "continuous_update"):
                 slider.continuous_update = False  # drawing takes longer than dragging
-        self.first = _svg(draw(**{name: each.value for name, each in self.sliders.items()}))
-        self.picture.value = self.first
+            slider.observe(lambda _: self._update(), names="value")
+            self.sliders[name] = slider
+        self.first = self._drawn()
+        self.picture, self.message = ipywidgets.HTML(self.first), ipywidgets.HTML()
         self.box = ipywidgets.VBox([*self.sliders.values(), self.message, self.picture])
 
+    def _drawn(self) -> str:
+        drawn = self.draw(**{name: slider.value for name, slider in self.sliders.items()})
+        figure = drawn if isinstance(drawn, Figure) else drawn.figure
+        text = plots.compact_svg(figure)
+        plt.close(figure)  # else the notebook shows it once more
+        return text
+
+    def _update(self) -> None:
+        try:
+            self.picture.value = self._drawn()
+            self.message.value = ""
+        except (ValueError, FloatingPointError) as error:  # the last picture stays
+            self.message.value = f"<em>{html.escape(str(error))}</em>"
+
     def __repr__(self) -> str:
+        """Return the call that shows it, without the knobs."""
         return f"explore({self.draw.__name__}, {', '.join(self.sliders)})"
 
     def _bundle(self) -> dict[str, Any]:
         return {"image/svg+xml": self.first}
-
-
-def _svg(drawn: Figure | Axes) -> str:
-    figure = drawn if isinstance(drawn, Figure) else drawn.figure
-    text = plots.compact_svg(figure)
-    plt.close(figure)  # else the notebook shows it once more
-    return text
 
 
 def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
@@ -316,6 +323,11 @@ def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
         What a notebook shows with its sliders, and a page as the first drawing. A `ValueError` or
         `FloatingPointError` of ``draw`` is shown above the drawing.
 
+    Raises
+    ------
+    ValueError
+        If ``draw`` has no such argument, or a knob is none; and what the first drawing raises.
+
     Examples
     --------
     >>> def power(n=2):
@@ -326,4 +338,7 @@ def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
     >>> shown.sliders["n"].value
     2
     """
+    known = inspect.signature(draw).parameters
+    if unknown := [name for name in knobs if name not in known]:
+        raise ValueError(f"knobs: wanted some of {', '.join(known)}, got {', '.join(unknown)}")
     return Explorer(draw, knobs)

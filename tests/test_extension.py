@@ -17,6 +17,8 @@ import notebooks
 import pytest
 from lop_claims import CLAIM_MIME
 
+from lop_utils import widgets
+
 ROOT = Path(__file__).resolve().parent.parent
 
 HEADER = """---
@@ -369,41 +371,59 @@ def test_docstrings_keep_their_fields_and_find_their_names(book):
     assert 'href="#lop_utils.pairs.Pair"' in book.page("index")
 
 
-LIVE = """
-
-```{live} NAME
-:picture: still.svg
-:alt: A picture
-More.
+LIVE = """```{{code-cell}}
+---
+mystnb:
+  figure: {{name: fig-live, caption: More.}}
+  image: {{alt: {alt}}}
+---
+from IPython.display import display
+import ipywidgets
+slider = ipywidgets.IntSlider()
+display({{"application/vnd.jupyter.widget-view+json": {{"model_id": slider.model_id}},
+         "text/plain": "live", "image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>",
+         {mime!r}: {{"name": {name!r}, "settings": {{"d": 500}}}}}}, raw=True)
 ```
 """
 
 
+def with_live(book, name="law", alt="A picture", mime=widgets.LIVE_MIME):
+    book.write("book/_figures/law.svg", widgets.still("law"))
+    cell = LIVE.format(name=name, alt=alt, mime=mime)
+    book.write("chapter/one.md", HEADER.format(title="One") + cell)
+
+
 def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
-    code = 'const less = 1 < 2 && "&";\n'
-    book.write("book/_figures/small.js", code)
-    book.write(
-        "index.md", "# Index\n\n```{toctree}\nchapter/one\n```" + LIVE.replace("NAME", "small")
-    )
+    with_live(book)
     status, log = book.build()
     assert status == 0, log
-    page = book.page("index")
-    assert f'<script type="module">{code.strip()}' in page
-    assert '<noscript><img src="_static/still.svg" alt="A picture"></noscript>' in page
-    assert "<figcaption><p>More.</p>" in page.replace("\n", "")
+    page = book.page("chapter/one")
+    assert 'data-lop-figure="law" data-lop-settings="{&quot;d&quot;: 500}"' in page
+    assert " ".join(widgets.module("law").split()) in " ".join(page.split())
+    assert '<noscript><img src="../_static/live/law.svg" alt="A picture"></noscript>' in page
+    assert (book.folder / "_build" / "html" / "_static" / "live" / "law.svg").is_file()
+    assert "More." in page[page.index("<figcaption") :]
+    assert "widget-state" not in page and "jupyter-widgets" not in page
+
+
+def test_of_another_widget_the_page_has_the_picture(book):
+    with_live(book, mime="application/x-unheard-of+json")
+    status, log = book.build()
+    assert status == 0, log
+    page = book.page("chapter/one")
+    assert 'alt="A picture"' in page and ".svg" in page
+    assert "widget-state" not in page and "lop-live" not in page
 
 
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        (("NAME", "nothing"), "live figure nothing: wanted book/_figures/nothing.js, got nothing"),
-        ((":alt: A picture\n", ""), "live figure NAME: wanted :alt:, got nothing"),
-        (("NAME", "ends"), "live figure ends: the module would end its own script"),
+        ({"name": "nothing"}, "name: wanted one of "),
+        ({"alt": '""'}, "live figure law: wanted image: alt:"),
     ],
 )
 def test_a_live_figure_that_cannot_be(book, change, wanted):
-    book.write("book/_figures/ends.js", 'x = "</script>";\n')
-    book.write("index.md", "# Index\n\n```{toctree}\nchapter/one\n```" + LIVE.replace(*change))
+    with_live(book, **change)
     status, log = book.build()
     assert status
     assert wanted in log

@@ -1,4 +1,4 @@
-"""The wheel holds the package and the recorded results, and nothing else."""
+"""The wheel holds the package, the recorded results and the live figures, and nothing else."""
 
 import subprocess
 import sys
@@ -16,7 +16,8 @@ def wheel(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     modules = [path.relative_to(ROOT) for path in (ROOT / "lop_utils").rglob("*.py")]
     records = [path.relative_to(ROOT) for path in (ROOT / "book" / "_recorded").glob("*.json")]
-    for name in [*modules, *records, "pyproject.toml", "README.md", "LICENSE"]:
+    figures = [path.relative_to(ROOT) for path in (ROOT / "book" / "_figures").iterdir()]
+    for name in [*modules, *records, *figures, "pyproject.toml", "README.md", "LICENSE"]:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
@@ -43,6 +44,12 @@ def test_recorded_results_are_in_the_wheel(wheel):
     assert {f"lop_utils/_recorded/{name}" for name in records | {"sample.json"}} <= set(
         wheel.namelist()
     )
+
+
+def test_live_figures_are_in_the_wheel(wheel):
+    figures = {f"lop_utils/_figures/{path.name}" for path in (ROOT / "book/_figures").iterdir()}
+    assert "lop_utils/_figures/law.svg" in figures
+    assert figures <= set(wheel.namelist())
 
 
 def test_the_wheel_holds_nothing_else(wheel):

@@ -129,11 +129,11 @@ function place(root, name, controls, figure, settings, model) {
     set(name, value) {
       const control = controls.find((each) => each.name === name);
       const now = clamp(control, value);
-      if (now === settings[name]) return show(name);
+      const changed = now !== settings[name];
       settings[name] = now;
       show(name);
       tell(name);
-      parts.change(name);
+      if (changed) parts.change(name);
     },
     say(text, label) {
       status.textContent = text;

@@ -1,17 +1,14 @@
-"""The live figures: their numbers agree with torch, and a reader can play with them."""
+"""The live figure of the law: its numbers agree with torch, and a reader can play with it."""
 
-import json
 import re
 
 import access
 import pytest
 import torch
 from browser import VIEWS
-from page_rules import ROOT, soup
 
-from lop_utils import descent, dln, losses
+from lop_utils import descent, dln, losses, widgets
 
-LAW = (ROOT / "book" / "_figures" / "law.js").read_text(encoding="utf-8")
 NAMES = ("Network", "overlap", "uniform", "clamp", "readAddress", "strengths", "singularValues")
 PAGES = ["book/intro.html", "book/parsimony/law.html"]
 F64 = torch.float64
@@ -33,7 +30,7 @@ def module(chromium):
     """Return a page in which the module's functions are at hand."""
     page = chromium.new_page()
     page.set_content("<!doctype html><title>x</title>")
-    code = f"{LAW}\nglobalThis.lop = {{ {', '.join(NAMES)} }};"
+    code = f"{widgets.module('law')}\nglobalThis.lop = {{ controls, {', '.join(NAMES)} }};"
     page.add_script_tag(content=code, type="module")
     page.wait_for_function("() => globalThis.lop")
     yield page
@@ -129,7 +126,7 @@ def test_singular_values_are_exact_where_they_are_small(module, generator):
     ],
 )
 def test_what_an_address_says_is_kept_within_bounds(module, address, wanted):
-    settings = module.evaluate("(hash) => lop.readAddress(hash)", address)
+    settings = module.evaluate("(hash) => lop.readAddress('law', lop.controls, hash)", address)
     assert {name: settings[name] for name in wanted} == wanted
     assert all(isinstance(value, int | float) for value in settings.values())
 
@@ -263,12 +260,3 @@ def test_its_colours_stand_out(figure, view):
           .getImageData(0, 0, canvas.width, canvas.height).data.buffer)].filter(Boolean).length"""
     )
     assert drawn > 3000
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_module_stands_in_the_page_whole(html, page):
-    scripts = [s.get_text() for s in soup(html / page).select("script[type=module]")]
-    assert len(scripts) == 1
-    assert re.sub(r"\s+", "", scripts[0]) == re.sub(r"\s+", "", LAW)
-    assert len(LAW.encode()) < 40_000
-    assert json.dumps(LAW).count("http") == 0

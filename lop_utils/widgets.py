@@ -211,7 +211,7 @@ def _slider(control: dict[str, Any], figure: anywidget.AnyWidget) -> ipywidgets.
     elif control.get("whole"):
         slider = ipywidgets.IntSlider(min=low, max=high, **common)
     elif control.get("log"):
-        ends = {"min": math.log10(low), "max": math.log10(high), "step": 0.01}
+        ends = {"min": math.log10(low), "max": math.log10(high), "step": 0.001}
         slider = ipywidgets.FloatLogSlider(readout_format=".3g", **ends, **common)
     else:
         step = (high - low) / 100

@@ -5,6 +5,7 @@ usage: stills.py
 It is the figure itself that draws, in Chromium, with a pen that writes SVG: book/_figures/NAME.svg.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -27,11 +28,12 @@ def names():
     return sorted(path.stem for path in FIGURES.glob("*.json"))
 
 
-def page_with(browser, name, script=""):
+def page_with(browser, name, script="", **settings):
     """Return a page that holds a figure and nothing else, once it has said something."""
     page = browser.new_page(viewport={"width": 1000, "height": 900})
-    place = f'<div class="lop-live" data-lop-figure="{name}" style="width: {WIDTH}px"></div>'
-    page.set_content(f"<!doctype html><title>{name}</title>{place}")
+    place = f'class="lop-live" data-lop-figure="{name}" style="width: {WIDTH}px"'
+    start = f"data-lop-settings='{json.dumps(settings)}'"
+    page.set_content(f"<!doctype html><title>{name}</title><div {place} {start}></div>")
     page.add_script_tag(content=f"{widgets.module(name)}\n{script}", type="module")
     page.wait_for_function("() => document.querySelector('.lop-live-status')?.textContent")
     return page

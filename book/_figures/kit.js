@@ -224,7 +224,9 @@ function place(root, name, controls, figure, settings, model) {
 
   /** Take the colours of the theme: the text tells whether it is dark. */
   function dress() {
-    const [red, green, blue] = getComputedStyle(root).color.match(/[\d.]+/g).map(Number);
+    const shown = getComputedStyle(root).color.match(/[\d.]+/g);
+    if (!shown) return; // a notebook puts it into the page later
+    const [red, green, blue] = shown.map(Number);
     root.toggleAttribute("data-dark", 0.3 * red + 0.6 * green + 0.1 * blue > 128);
     const style = getComputedStyle(root);
     for (const each of COLOURS) colours[each] = style.getPropertyValue(`--lop-live-${each}`).trim();
@@ -239,7 +241,7 @@ function place(root, name, controls, figure, settings, model) {
     canvas.style.height = `${height}px`;
     canvas.width = width * ratio;
     canvas.height = height * ratio;
-    stage.paint();
+    if (colours.font) stage.paint(); else dress();
   });
   const themed = new MutationObserver(dress);
   dress();

@@ -12,7 +12,9 @@ import sys
 import time
 import warnings
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from places import RAW, conda_as_pip, copy_tree, make_environment, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")
@@ -126,3 +128,58 @@ def test_the_button_opens_a_chapter_as_a_notebook_that_runs(lab, chromium):
     done.wait_for(timeout=120_000)
     assert page.locator(".jp-Notebook .jp-CodeCell [data-mime-type*=stderr]").count() == 0
     context.close()
+
+
+PLAY = """
+import ipywidgets
+from matplotlib.figure import Figure
+from lop_utils import widgets
+
+def power(n=2):
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().set_title("drawn for " + "one two three".split()[n - 1])
+    return figure
+
+shown, drawn = widgets.live("law", d=500), widgets.explore(power, n=(1, 3))
+"""
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+def test_live_figures_and_sliders_work_in_the_notebook(binder, lab, chromium):
+    """With the widgets' own manager, and a kernel that answers."""
+    cells = [PLAY, "shown", "drawn", "print(shown.figure.said)", "print(drawn.sliders['n'].value)"]
+    notebook = new_notebook(cells=[new_code_cell(each) for each in cells], metadata=KERNEL)
+    nbformat.write(notebook, binder[0] / "play.ipynb")
+    page = chromium.new_page(viewport={"width": 1280, "height": 3000})
+    page.goto(f"{lab}/lab/tree/play.ipynb", wait_until="load", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth
+
+    def run_cell(i):
+        prompt = cell(i).locator(".jp-InputPrompt")
+        cell(i).locator(".cm-content").click()
+        page.locator(".jp-Notebook.jp-mod-editMode").wait_for()  # now it listens
+        page.wait_for_timeout(300)
+        page.keyboard.press("Control+Enter")
+        prompt.filter(has_text=re.compile(r"\[\d+\]:")).wait_for(timeout=120_000)
+
+    for i in range(3):
+        run_cell(i)
+    status = cell(1).get_by_role("status")
+    status.filter(has_text="After 400 steps: in layer 2, 3 singular values above").wait_for()
+    assert "and 494 equal" in status.inner_text()
+    rank = cell(1).locator(".widget-slider, .jupyter-widget-slider").filter(has_text="rank r")
+    rank.locator(".noUi-handle").press("ArrowRight")
+    status.filter(has_text="4 singular values above ρ, 4 below, and 492").wait_for()
+    before = cell(2).locator("svg").first.evaluate("(svg) => svg.outerHTML")
+    cell(2).locator(".noUi-handle").press("ArrowRight")
+    page.wait_for_function(
+        "([old]) => [...document.querySelectorAll('.jp-CodeCell')][2]"
+        ".querySelector('svg').outerHTML !== old",
+        arg=[before],
+    )
+    for i in (3, 4):
+        run_cell(i)
+    assert "492 equal" in cell(3).locator(".jp-OutputArea-output").inner_text()
+    assert cell(4).locator(".jp-OutputArea-output").inner_text().strip() == "3"
+    page.close()

@@ -1,0 +1,111 @@
+"""Time a frame of the live figures in Chromium, and a step of the core there against torch.
+
+A frame trains for a while and draws; 60 frames a second leave 16.7 ms, a phone perhaps a quarter
+of that machine's speed. The settings are the largest of the figures. A step: the core of rank 5
+and depth 5 in the page, the same core in torch, and the network of width 1000 it stands for.
+"""
+
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+
+from common import arguments, interleaved, record, show
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import stills
+import torch
+from chromium import HOW_TO_GET, find_chromium, launch
+
+from lop_utils import compression, datasets, dln, losses, widgets
+
+GOAL = 4e-3  # seconds a frame
+LARGEST = {"law": {"r": 5, "L": 5, "steps": 2000}}
+FRAMES = """
+globalThis.frames = [];
+const frame = globalThis.requestAnimationFrame;
+globalThis.requestAnimationFrame = (work) => frame((time) => {
+  const began = performance.now();
+  work(time);
+  frames.push(performance.now() - began);
+});
+"""
+# Of many blocks, seconds a step; the clock of a page is too coarse for one.
+STEPS = """([settings, blocks, steps]) => {
+  const M = lop.overlap(settings.d, settings.r, lop.uniform(1)), taken = [];
+  for (let block = 0; block < blocks; block++) {
+    const network = new lop.Network(settings, M), began = performance.now();
+    while (network.t < steps) network.advance();
+    taken.push((performance.now() - began) / 1e3 / steps);
+  }
+  return taken;
+}"""
+
+
+def frames_of(browser, name: str, settings: dict, at_least: int) -> list[float]:
+    """Return the seconds of the frames in which a figure plays, the slowest last."""
+    page = stills.page_with(browser, name, FRAMES, **settings)
+    page.get_by_role("button", name="Reset").click()
+    page.evaluate("() => { frames.length = 0; }")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("(n) => frames.length >= n", arg=at_least, timeout=60_000)
+    found = page.evaluate("frames")
+    page.close()
+    return sorted(each / 1e3 for each in found)
+
+
+def step_in_the_page(browser, settings: dict, blocks: int, steps: int) -> list[float]:
+    page = browser.new_page()
+    names = "Network, overlap, uniform"
+    code = f"{widgets.module('law')}\nglobalThis.lop = {{ {names} }};"
+    page.add_script_tag(content=code, type="module")
+    page.wait_for_function("() => globalThis.lop")
+    found = page.evaluate(STEPS, [settings, blocks, steps])
+    page.close()
+    return found
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0], threads=1)
+    if (executable := find_chromium()) is None:
+        sys.exit(HOW_TO_GET)
+    quick = options.quick
+    d, r, L, eps, eta = 30 if quick else 1000, 5, 5, 0.5, 1e-3
+    generator = torch.Generator().manual_seed(0)
+    strengths = torch.linspace(3, 1, r, dtype=torch.float64)
+    Phi = datasets.low_rank_target(d, d, strengths, generator=generator)
+    Ws = dln.orthogonal_init((d,) * (L + 1), eps, generator=generator)
+    small = compression.compress(Ws, Phi, r, eps)
+    calls = {
+        "core": partial(dln.gradients, small.Ws, losses.matrix_residual(small.Phi)),
+        "wide": partial(dln.gradients, Ws, losses.matrix_residual(Phi)),
+    }
+    settings = {"d": d, "r": r, "L": L, "eps": eps, "eta": eta, "lam": 0.0}
+    with launch(executable) as browser:
+        taken = step_in_the_page(browser, settings, 2 if quick else 40, 20 if quick else 500)
+        torch_times = {
+            name: interleaved({name: call}, seconds=0.1 if quick else 8.0)[name].median
+            for name, call in calls.items()
+        }
+        again = step_in_the_page(browser, settings, 2 if quick else 40, 20 if quick else 500)
+        rows = []
+        for name in stills.names():
+            if name in LARGEST:
+                found = frames_of(browser, name, LARGEST[name], 10 if quick else 200)
+                late = sum(each > GOAL for each in found) / len(found)
+                slow = found[int(0.95 * len(found))]
+                rows.append([name, statistics.median(found) * 1e3, slow * 1e3, late])
+    page = statistics.median(taken + again)
+    columns = ["figure", "ms a frame", "95% below", "above 4 ms"]
+    show(columns, rows)
+    steps = ["step", "microseconds", "of the page's"]
+    times = {"page": page, "torch, core": torch_times["core"], "torch, wide": torch_times["wide"]}
+    lines = [[name, seconds * 1e6, seconds / page] for name, seconds in times.items()]
+    show(steps, lines)
+    if not quick:
+        tables = {"columns": columns, "rows": rows, "step_columns": steps, "steps": lines}
+        record("frames", {"d": d, "r": r, "L": L, "goal": GOAL, **tables})
+
+
+if __name__ == "__main__":
+    main()

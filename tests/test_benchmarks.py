@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chromium import HOW_TO_GET, find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -44,6 +45,11 @@ def records():
     return {file.name: file.read_bytes() for file in RECORDS.iterdir()}
 
 
+needs_chromium = pytest.mark.skipif(
+    find_chromium() is None and not os.environ.get("CI"), reason=HOW_TO_GET
+)
+
+
 @pytest.fixture
 def common(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -62,6 +68,7 @@ def common(monkeypatch):
         ("recovery.py", "iterations"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
+        pytest.param("frames.py", "above 4 ms", marks=needs_chromium),
     ],
 )
 def test_script_runs_without_jax_and_records_nothing(name, column):

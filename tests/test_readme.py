@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from lop_utils import widgets
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
@@ -38,3 +40,16 @@ def test_the_third_example_measures_the_digits(capsys):
     assert 1.3 < float(C) < 1.5
     assert 0.05 < float(D) < 0.1
     assert float(accuracy) > 0.9
+
+
+def test_the_fourth_example_shows_a_live_figure_and_sliders():
+    names: dict = {}
+    *lines, live, explore = EXAMPLES[3].strip().splitlines()
+    exec("\n".join(lines), names)
+    assert eval(live.split("#")[0], names).figure.d == 500
+    assert live.split("or ")[1].split(", ") == [
+        each for each in ("completion", "features", "cost") if widgets.controls(each)
+    ]
+    shown = eval(explore, names)
+    shown.sliders["L"].value = 5
+    assert shown.message.value == "" and shown.picture.value != shown.first

@@ -50,7 +50,7 @@ export function make(tag, properties = {}, ...children) {
 // --- A figure in its place -----------------------------------------------------------------------
 
 const STYLE = `
-.lop-live { font-family: var(--pst-font-family-base, system-ui, sans-serif); font-size: 0.9rem;
+.lop-live { text-align: start; font-family: var(--pst-font-family-base, system-ui, sans-serif); font-size: 0.9rem;
   --lop-live-ink: #3a3d42; --lop-live-rises: #0072b2; --lop-live-falls: #b34700;
   --lop-live-rest: #6a7179; --lop-live-third: #00765a; --lop-live-fourth: #8f3f97;
   --lop-live-fifth: #8a6100; --lop-live-edge: color-mix(in srgb, currentColor 35%, transparent); }

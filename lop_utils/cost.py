@@ -382,7 +382,7 @@ def memory(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
 
     Two values and their residuals in two orders, places in 32 bits in both orders and the
     permutation between them; four copies of every layer (weights, gradients, the next weights,
-    products on the way).
+    products on the way). What torch allocates is within a third of it.
 
     Parameters
     ----------

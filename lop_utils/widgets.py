@@ -218,7 +218,8 @@ def _slider(control: dict[str, Any], figure: anywidget.AnyWidget) -> ipywidgets.
         slider = ipywidgets.FloatSlider(
             min=low, max=high, step=step, readout_format=".3g", **common
         )
-    ipywidgets.jslink((slider, "value"), (figure, name))  # no kernel is asked
+    position = "index" if "choices" in control else "value"  # what a browser knows of it
+    ipywidgets.jslink((slider, position), (figure, name))  # no kernel is asked
     return slider
 
 

@@ -65,6 +65,7 @@ def common(monkeypatch):
         ("step.py", "autograd ms"),
         ("core.py", "generator"),
         ("model.py", "predicted"),
+        ("machine.py", "fetch ns"),
         ("recovery.py", "iterations"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),

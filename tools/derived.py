@@ -4,9 +4,10 @@ usage: derived.py
 
 The repository's address stands in _config.yml (repository.url). CITATION.cff, pyproject.toml and
 the README repeat it, the README also that of the site. The README's picture is drawn from a
-recorded result.
+recorded result, and the live figure of costs holds the constants of a machine, which are recorded.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -25,28 +26,37 @@ from lop_site import site_address  # noqa: E402
 
 PICTURE = "book/_static/spectrum.svg"
 
-# File, the line that repeats the address, and the line as it must be.
+# File, the line that repeats something, and the line as it must be.
 REPEATED = [
     ("CITATION.cff", r"^repository-code: .*$", 'repository-code: "{url}"'),
     ("pyproject.toml", r"^Repository = .*$", 'Repository = "{url}"'),
     ("README.md", r"^\*\*Read it:.*$", "**Read it: <{site}>**"),
     ("README.md", r"^git clone .*$", "git clone {url}"),
     ("README.md", r"^cd .*$", "cd {name}"),
+    ("book/_figures/cost.js", r"^export const MACHINE = .*$", "export const MACHINE = {machine};"),
 ]
 
 
 def derived(root=ROOT):
-    """Return every file that repeats the address, by name, as it must be."""
+    """Return every file that repeats something, by name, as it must be."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url = config["repository"]["url"]
     about = SimpleNamespace(
         html_baseurl=(config.get("html") or {}).get("baseurl", ""),
         html_theme_options={"repository_url": url},
     )
+    machine = recorded("bench-machine")["values"]
+    machine = {name: machine[name] for name in ("sides", "rows", "widths", "constants")}
+    repeated = {
+        "url": url,
+        "name": url.rsplit("/", 1)[-1],
+        "site": site_address(about),
+        "machine": json.dumps(machine),
+    }
     texts = {}
     for file, pattern, line in REPEATED:
         text = texts.get(file) or (root / file).read_text(encoding="utf-8")
-        line = line.format(url=url, name=url.rsplit("/", 1)[-1], site=site_address(about))
+        line = line.format(**repeated)
         texts[file], found = re.subn(pattern, line, text, flags=re.M)
         if found != 1:
             raise ValueError(f"{file}: wanted one line like {pattern}, found {found}")

@@ -7,7 +7,11 @@ import controls from "./features.json" with { type: "json" };
 import { axes, line, live, make, short, training, write } from "./kit.js";
 import { multiply, normal, singularValues, uniform } from "./numbers.js";
 
-const dot = (x, y) => x.reduce((sum, each, i) => sum + each * y[i], 0);
+function dot(x, y) {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) sum += x[i] * y[i];
+  return sum;
+}
 
 /** Make rows orthonormal, each against those before it: Gram and Schmidt, twice against rounding. */
 export function orthonormal(rows) {
@@ -154,7 +158,8 @@ export function plane(network, G, l) {
 
 // --- The figure --------------------------------------------------------------------------------
 
-const MOST = 20000; // steps, if the loss has not vanished before
+const MOST = 10000; // steps, if the loss has not vanished before
+const NEWS = 2000; // steps after which training that takes long says how far it is
 const STAND = 250, MOVE = 500; // milliseconds of a journey in a layer, and on to the next
 const LEAST = 0.17; // of half the frame: the mean radius of the class means
 const COLOURS_OF = ["rises", "falls", "third", "fourth", "fifth"];
@@ -194,6 +199,7 @@ function figure(stage) {
     advance() {
       network.advance();
       if (over()) whole = network.t;
+      else if (network.t % NEWS === 0) say();
     },
     over,
     steps: () => whole,

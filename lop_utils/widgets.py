@@ -34,6 +34,7 @@ _IMPORT = re.compile(
     r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n',
     re.MULTILINE,
 )
+_COMMENT = re.compile(r"^\s*(?://[^\n]*|/\*\*.*?\*/)\n|^\s*\n", re.MULTILINE | re.DOTALL)
 
 
 def _file(name: str) -> str:
@@ -50,7 +51,8 @@ def module(name: str) -> str:
     """Return a live figure as one ES module, with what it imports put in.
 
     Browsers refuse a module that lies beside a page where pages are files, and anywidget takes
-    one text: so an import is replaced by the file that it names, and nothing else is changed.
+    one text: so an import is replaced by the file that it names. Lines of comment alone are left
+    out, a quarter of the text; the files have them.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def module(name: str) -> str:
             return f"const {constant} = {text};\n"
         return _IMPORT.sub(put, _file(file))
 
-    return _IMPORT.sub(put, _file(f"{name}.js"))
+    return _COMMENT.sub("", _IMPORT.sub(put, _file(f"{name}.js")))
 
 
 def controls(name: str) -> list[dict[str, Any]]:

@@ -39,16 +39,19 @@ def test_a_figure_that_is_not_there(function, name):
         function(name)
 
 
-def test_a_module_may_import_twice(tmp_path, monkeypatch):
+def test_a_module_may_import_twice_and_comments_stay_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(widgets, "_CHECKOUT", tmp_path)
     first = 'import {\n  one,\n  two,\n} from "./a.js";\nimport { b } from "./b.js";\n'
     (tmp_path / "x.js").write_text(
         f'{first}import c from "./c.json" with {{ type: "json" }};\nx;\n'
     )
-    (tmp_path / "a.js").write_text("export const one = 1, two = 2;\n")
-    (tmp_path / "b.js").write_text('import { one } from "./a.js";\nexport const b = one;\n')
+    (tmp_path / "a.js").write_text("// Why.\nexport const one = 1, two = 2; // so\n\n")
+    said = "  /** What\n * it is. */\n"
+    (tmp_path / "b.js").write_text(
+        f'import {{ one }} from "./a.js";\n{said}export const b = one;\n'
+    )
     (tmp_path / "c.json").write_text('[\n  {"name": "ε"}\n]\n')
-    wanted = "export const one = 1, two = 2;\nexport const b = one;\n"
+    wanted = "export const one = 1, two = 2; // so\nexport const b = one;\n"
     assert widgets.module("x") == f'{wanted}const c = [{{"name": "ε"}}];\nx;\n'
 
 

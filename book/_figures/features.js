@@ -5,7 +5,7 @@
 
 import controls from "./features.json" with { type: "json" };
 import { axes, line, live, make, short, training, write } from "./kit.js";
-import { multiply, normal, singularValues, uniform } from "./numbers.js";
+import { Layers, normal, uniform } from "./numbers.js";
 
 function dot(x, y) {
   let sum = 0;
@@ -33,65 +33,29 @@ export function gaussian(rows, N, random) {
   return Array.from({ length: rows }, () => Float64Array.from({ length: N }, () => normal(random)));
 }
 
-/** A network in training: advance() is one step of gradient descent on all layers. */
-export class Network {
+/** A network in training, as its core. */
+export class Network extends Layers {
   constructor({ K, n, L, eps }, A) {
-    const k = 2 * K, N = K * n, empty = () => new Float64Array(k * k);
-    Object.assign(this, { K, n, L, eps, k, N, t: 0 });
-    // The target's largest singular value is sqrt(n); at 2 / (L n^(1 - 1/L)) steps would overshoot.
-    this.eta = 0.6 / (L * n ** (1 - 1 / L));
+    const k = 2 * K, N = K * n, filled = (entry) => Float64Array.from({ length: k * k }, (_, i) => entry(i));
     // V_1 as rows: first the classes, along which the target acts, then what else the start sees.
     const means = Array.from({ length: K }, (_, c) =>
-      Float64Array.from({ length: N }, (_, i) => (this.classOf(i) === c ? 1 / Math.sqrt(n) : 0)));
-    this.V = orthonormal([...means, ...A.map((row) => Float64Array.from(row))]);
-    this.target = empty().map((_, i) => (i % (k + 1) === 0 && i < K * k ? Math.sqrt(n) : 0));
-    this.Ws = Array.from({ length: L }, () => empty().map((_, i) => (i % (k + 1) ? 0 : eps)));
+      Float64Array.from({ length: N }, (_, i) => (Math.floor(i / n) === c ? 1 / Math.sqrt(n) : 0)));
+    const V = orthonormal([...means, ...A.map((row) => Float64Array.from(row))]);
+    const target = filled((i) => (i % (k + 1) === 0 && i < K * k ? Math.sqrt(n) : 0));
+    const Ws = Array.from({ length: L }, () => filled((i) => (i % (k + 1) ? 0 : eps)));
     // The last layer has K rows. Zeros below them get no gradient, and make all layers square.
-    this.Ws[L - 1] = empty().map((_, i) => (i < K * k ? eps * dot(A[Math.floor(i / k)], this.V[i % k]) : 0));
-    this.prefix = Array.from({ length: L }, empty); // W_l ... W_1
-    this.sweep = [empty(), empty()]; // W_L^T ... W_{l+1}^T (W_L ... W_1 - target), and the next
-    this.gradient = empty();
-    this.look();
-    this.first = this.loss;
+    Ws[L - 1] = filled((i) => (i < K * k ? eps * dot(A[Math.floor(i / k)], V[i % k]) : 0));
+    // The target's largest singular value is sqrt(n); at 2 / (L n^(1 - 1/L)) steps would overshoot.
+    super(Ws, target, k, 0.6 / (L * n ** (1 - 1 / L)));
+    Object.assign(this, { K, n, eps, N, V, first: this.loss });
   }
 
   classOf(i) {
     return Math.floor(i / this.n);
   }
 
-  /** Work out the products, the error and the loss of the present weights. */
-  look() {
-    const { Ws, L, k, prefix, target } = this;
-    prefix[0].set(Ws[0]);
-    for (let l = 1; l < L; l++) multiply(Ws[l], prefix[l - 1], k, prefix[l]);
-    const error = this.sweep[0];
-    this.loss = 0;
-    for (let i = 0; i < k * k; i++) {
-      error[i] = prefix[L - 1][i] - target[i];
-      this.loss += error[i] ** 2 / 2;
-    }
-  }
-
-  advance() {
-    const { Ws, L, k, eta, prefix, gradient } = this;
-    let [S, next] = this.sweep;
-    for (let l = L - 1; l >= 0; l--) {
-      if (l > 0) multiply(S, prefix[l - 1], k, gradient, "B");
-      else gradient.set(S);
-      if (l > 0) multiply(Ws[l], S, k, next, "A"); // with the weights of before the step
-      for (let i = 0; i < k * k; i++) Ws[l][i] -= eta * gradient[i];
-      [S, next] = [next, S];
-    }
-    this.t += 1;
-    this.look();
-  }
-
   get fitted() {
     return this.loss <= 1e-16 * this.first;
-  }
-
-  spectra() {
-    return this.Ws.map((W) => singularValues(W, this.k));
   }
 
   /** W_l ... W_1 of the core; what a layer 0 would be is the identity. */

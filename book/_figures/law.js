@@ -6,7 +6,7 @@
 
 import controls from "./law.json" with { type: "json" };
 import { axes, line, live, short, training, write } from "./kit.js";
-import { cholesky, multiply, overlap, singularValues, uniform } from "./numbers.js";
+import { cholesky, Layers, multiply, overlap, uniform } from "./numbers.js";
 
 /** The singular values of the target: r of them from 3 down to 1. */
 export function strengths(r) {
@@ -28,53 +28,25 @@ function coreTarget(M, r) {
   return target;
 }
 
-/** A network in training: advance() is one step of gradient descent on all layers. */
-export class Network {
+/** A network in training: the core, and rho. */
+export class Network extends Layers {
   constructor({ d, r, L, eps, eta, lam }, M) {
-    const k = 2 * r, empty = () => new Float64Array(k * k);
-    Object.assign(this, { d, r, L, eta, lam, k, t: 0, rho: eps, target: coreTarget(M, r) });
-    this.Ws = Array.from({ length: L }, () => empty().map((_, i) => (i % (k + 1) ? 0 : eps)));
-    this.prefix = Array.from({ length: L }, empty); // W_l ... W_1
-    this.sweep = [empty(), empty()]; // W_L^T ... W_{l+1}^T (W_L ... W_1 - target), and the next
-    this.gradient = empty();
-    this.look();
+    const k = 2 * r, start = () => Float64Array.from({ length: k * k }, (_, i) => (i % (k + 1) ? 0 : eps));
+    super(Array.from({ length: L }, start), coreTarget(M, r), k, eta, lam);
+    Object.assign(this, { d, rho: eps });
   }
 
-  /** Work out the products, the error and the loss of the present weights. */
-  look() {
-    const { Ws, L, k, prefix, target } = this;
-    prefix[0].set(Ws[0]);
-    for (let l = 1; l < L; l++) multiply(Ws[l], prefix[l - 1], k, prefix[l]);
-    const error = this.sweep[0];
-    let square = 0;
-    for (let i = 0; i < k * k; i++) {
-      error[i] = prefix[L - 1][i] - target[i];
-      square += error[i] ** 2;
-    }
-    this.loss = square / 2 + (this.d - k) / 2 * this.rho ** (2 * L);
+  get loss() {
+    return this.square / 2 + (this.d - this.k) / 2 * this.rho ** (2 * this.L);
   }
 
   advance() {
-    const { Ws, L, k, eta, lam, prefix, gradient } = this;
-    let [S, next] = this.sweep;
-    for (let l = L - 1; l >= 0; l--) {
-      if (l > 0) multiply(S, prefix[l - 1], k, gradient, "B");
-      else gradient.set(S);
-      if (l > 0) multiply(Ws[l], S, k, next, "A"); // with the weights of before the step
-      for (let i = 0; i < k * k; i++) Ws[l][i] = (1 - eta * lam) * Ws[l][i] - eta * gradient[i];
-      [S, next] = [next, S];
-    }
-    this.rho *= 1 - eta * lam - eta * this.rho ** (2 * L - 2);
-    this.t += 1;
-    this.look();
+    super.advance();
+    this.rho *= 1 - this.eta * this.lam - this.eta * this.rho ** (2 * this.L - 2);
   }
 
   get finite() {
     return Number.isFinite(this.loss) && this.loss < 1e12;
-  }
-
-  spectra() {
-    return this.Ws.map((W) => singularValues(W, this.k));
   }
 }
 
@@ -87,6 +59,7 @@ function figure(stage) {
   let network, history;
   const every = () => Math.max(1, Math.round(settings.steps / POINTS));
   const over = () => network.t >= settings.steps || !network.finite;
+  const shown = () => Math.min(settings.layer, settings.L);
 
   function note() {
     history.push({ t: network.t, rho: network.rho, loss: network.loss, spectra: network.spectra() });
@@ -109,14 +82,15 @@ function figure(stage) {
   });
 
   function change(name) {
-    if (settings.layer > settings.L) stage.set("layer", settings.L);
-    if (name !== "layer") return trained.run();
+    if (name !== "layer") trained.run();
+    stage.set("layer", shown());
+    if (name !== "layer") return;
     stage.paint();
     say();
   }
 
   function say() {
-    const { rho, spectra } = history[history.length - 1], { layer } = settings;
+    const { rho, spectra } = history[history.length - 1], layer = shown();
     const above = spectra[layer - 1].filter((x) => x > rho * (1 + 1e-9)).length;
     const below = spectra[layer - 1].filter((x) => x < rho * (1 - 1e-9)).length;
     const m = settings.d - 2 * settings.r;
@@ -129,7 +103,7 @@ function figure(stage) {
   }
 
   function draw(pen, width, height, colours) {
-    const { d, r, steps, layer } = settings;
+    const { d, r, steps } = settings, layer = shown();
     const left = 58, right = width - 92, place = (t) => left + (t / steps) * (right - left);
     const panel = { left, right, top: 22, bottom: height * 0.66 };
     const below = { left, right, top: height * 0.66 + 34, bottom: height - 34 };
@@ -154,7 +128,8 @@ function figure(stage) {
   }
 
   const another = ["New start", () => stage.set("seed", 1 + Math.floor(Math.random() * 999999))];
-  return { height: 25, buttons: [...trained.buttons, another], change, draw, start: trained.run, end: trained.pause };
+  const start = () => change("");
+  return { height: 25, buttons: [...trained.buttons, another], change, draw, start, end: trained.pause };
 }
 
 export default live("law", controls, figure);

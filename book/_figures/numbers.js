@@ -112,3 +112,52 @@ export function singularValues(W, k) {
   }
   return values.map(Math.sqrt).sort().reverse();
 }
+
+/** Layers of k by k in training: gradient descent on |W_L...W_1 - target|^2 / 2, all at once. */
+export class Layers {
+  constructor(Ws, target, k, eta, lam = 0) {
+    const empty = () => new Float64Array(k * k);
+    Object.assign(this, { Ws, target, k, eta, lam, L: Ws.length, t: 0 });
+    this.prefix = Ws.map(empty); // W_l ... W_1
+    this.sweep = [empty(), empty()]; // W_L^T ... W_{l+1}^T (W_L ... W_1 - target), and the next
+    this.gradient = empty();
+    this.look();
+  }
+
+  get loss() {
+    return this.square / 2;
+  }
+
+  /** Work out the products, the error and its square for the present weights. */
+  look() {
+    const { Ws, L, k, prefix, target } = this;
+    prefix[0].set(Ws[0]);
+    for (let l = 1; l < L; l++) multiply(Ws[l], prefix[l - 1], k, prefix[l]);
+    const error = this.sweep[0];
+    this.square = 0;
+    for (let i = 0; i < k * k; i++) {
+      error[i] = prefix[L - 1][i] - target[i];
+      this.square += error[i] ** 2;
+    }
+  }
+
+  /** Take one step. */
+  advance() {
+    const { Ws, L, k, eta, lam, prefix, gradient } = this;
+    let [S, next] = this.sweep;
+    for (let l = L - 1; l >= 0; l--) {
+      if (l > 0) multiply(S, prefix[l - 1], k, gradient, "B");
+      else gradient.set(S);
+      if (l > 0) multiply(Ws[l], S, k, next, "A"); // with the weights of before the step
+      for (let i = 0; i < k * k; i++) Ws[l][i] = (1 - eta * lam) * Ws[l][i] - eta * gradient[i];
+      [S, next] = [next, S];
+    }
+    this.t += 1;
+    this.look();
+  }
+
+  /** The singular values of each layer, descending. */
+  spectra() {
+    return this.Ws.map((W) => singularValues(W, this.k));
+  }
+}

@@ -220,6 +220,20 @@ def test_a_shared_link_opens_the_same_figure(figure):
     assert field(live, "width d").input_value() == "100"
 
 
+def test_a_layer_that_the_network_lacks_is_its_last(figure):
+    live = figure(address="#law:L=2&layer=5")
+    assert "in layer 2" in settled(live, "After 400")
+    assert field(live, "layer l").input_value() == "2"
+    field(live, "depth L").fill("4")
+    field(live, "depth L").press("Enter")
+    field(live, "layer l").fill("4")
+    field(live, "layer l").press("Enter")
+    assert "in layer 4" in settled(live, "in layer 4")
+    field(live, "depth L").fill("3")
+    field(live, "depth L").press("Enter")
+    assert "in layer 3" in settled(live, "in layer 3")
+
+
 def test_a_step_that_is_too_large_is_called_so(figure):
     assert "this step η is too large" in settled(
         figure(address="#law:eta=0.5&eps=1&L=6"), "too large"

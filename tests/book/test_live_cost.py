@@ -8,7 +8,7 @@ import pytest
 from browser import VIEWS
 from page_rules import soup
 
-from lop_utils import cost, scale, widgets
+from lop_utils import cost, footprint, scale, widgets
 
 CODE = widgets.module("cost")
 PAGE = "book/compression/at-scale.html"
@@ -63,18 +63,18 @@ def expected(d, r, L, p, w, bits, own=None):
 
     def dense(k):
         work = cost.dense_step(d, d, k, L, size=size)
-        memory = cost.dense_memory(d, d, k, L, size=size)
-        return cost.parameters(d, d, k, L), work.thin, memory, cost.seconds(work, at(d, k))
+        memory = footprint.dense(d, d, k, L, size=size)
+        return footprint.parameters(d, d, k, L), work.thin, memory, cost.seconds(work, at(d, k))
 
     def sampled(k):
         work = cost.sampled_step(n, d, d, k, L, size=size)
-        memory, operations = cost.memory(n, d, d, k, L, size=size), work.thin + 6 * n * k
-        return cost.parameters(d, d, k, L), operations, memory, cost.seconds(work, at(d, k))
+        memory, operations = footprint.sampled(n, d, d, k, L, size=size), work.thin + 6 * n * k
+        return footprint.parameters(d, d, k, L), operations, memory, cost.seconds(work, at(d, k))
 
     def square(k):
         work = cost.full_step(k, L, size=size)
-        memory = cost.full_memory(k, L, size=size)
-        return cost.parameters(k, k, k, L), work.flops, memory, cost.seconds(work, at(k, k))
+        memory = footprint.full(k, L, size=size)
+        return footprint.parameters(k, k, k, L), work.flops, memory, cost.seconds(work, at(k, k))
 
     narrow = {"narrow, dense": dense(w), "narrow, sampled": sampled(w)}
     quicker = min(narrow, key=lambda name: narrow[name][-1])

@@ -203,7 +203,7 @@ const RECOVERED = 0.01;
 
 /** Where the three matrices and the curves stand: in a row, or on a phone the first by itself. */
 function layout(width) {
-  const wide = width >= 560, gap = 20, top = 24;
+  const wide = width >= 480, gap = 20, top = 24;
   const side = (width - 2 * gap) / 3, half = (width - gap) / 2, first = wide ? side : 0.7 * width;
   const next = wide ? top : top + first + 32;
   const at = (i) => (wide ? { x: i * (side + gap), y: top, side } : { x: (i - 1) * (half + gap), y: next, side: half });

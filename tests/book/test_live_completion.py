@@ -287,6 +287,9 @@ def figure(served, chromium):
         live = opened.locator("#live-completion")
         if options.get("java_script_enabled", True):
             settled(live, "of ")
+            # Formulas above that are typeset late would move the picture under the pointer.
+            opened.wait_for_function("() => globalThis.MathJax?.startup?.promise")
+            opened.evaluate("() => MathJax.startup.promise.then(() => null)")
         return live
 
     yield figure
@@ -316,24 +319,33 @@ def mask(live):
     return torch.tensor([int(bit) for bit in bits[: d * d]]).bool().reshape(d, d) if bits else None
 
 
-def place(live, row, column):
-    """Return where on the screen an entry of the observed matrix is, on a page of any width."""
+RESTS = """async (canvas) => {
+  canvas.scrollIntoView({ block: "center", behavior: "instant" });
+  const frame = () => new Promise((go) => requestAnimationFrame(go));
+  for (let calm = 0, last = null; calm < 20; ) { // frames, in which nothing above it moves
+    await frame();
+    const { y } = canvas.getBoundingClientRect();
+    calm = y === last ? calm + 1 : 0;
+    last = y;
+  }
+}"""
+
+
+def places(live, *entries):
+    """Return where on the screen entries of the observed matrix are, on a page of any width."""
     canvas = live.locator("canvas")
-    canvas.evaluate("(e) => e.scrollIntoView({ block: 'start', behavior: 'instant' })")
-    live.page.mouse.wheel(0, -150)  # below the page's header
-    live.page.wait_for_timeout(300)
+    canvas.evaluate(RESTS)
     box = canvas.bounding_box()
-    side = (box["width"] - 40) / 3 if box["width"] >= 560 else 0.7 * box["width"]
-    cell = side / setting(live, "d")
-    return box["x"] + (column + 0.5) * cell, box["y"] + 24 + (row + 0.5) * cell
+    side = (box["width"] - 40) / 3 if box["width"] >= 480 else 0.7 * box["width"]
+    cell, x, y = side / setting(live, "d"), box["x"], box["y"] + 24
+    return [(x + (column + 0.5) * cell, y + (row + 0.5) * cell) for row, column in entries]
 
 
 def drag(live, start, end):
-    x, y = place(live, *start)
-    to = place(live, *end)
-    live.page.mouse.move(x, y)
+    start, end = places(live, start, end)
+    live.page.mouse.move(*start)
     live.page.mouse.down()
-    live.page.mouse.move(*to, steps=4)
+    live.page.mouse.move(*end, steps=4)
     live.page.mouse.up()
 
 
@@ -435,21 +447,19 @@ def test_on_a_phone_a_finger_paints_sideways_and_scrolls_up_and_down(figure):
     settled(live, "2304 of 2304")
     fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert live.page.evaluate(fits)
-    x, y = place(live, 20, 10)
-    cell = place(live, 20, 11)[0] - x
-    touch(live, [(x + i * cell, y) for i in range(0, 21, 2)])
+    touch(live, places(live, *((20, column) for column in range(10, 31, 2))))
     wanted = torch.ones(48, 48, dtype=torch.bool)
     wanted[19:22, 9:32] = False
     settled(live, f"{wanted.sum()} of 2304")
     assert torch.equal(mask(live), wanted)
-    x, y = place(live, 40, 20)
+    ((x, y),) = places(live, (40, 20))
     before = live.page.evaluate("scrollY")
     touch(live, [(x, y - 20 * i) for i in range(12)])
     live.page.wait_for_timeout(500)
     assert live.page.evaluate("scrollY") > before + 50
     settled(live, f"{wanted.sum()} of 2304")
     assert torch.equal(mask(live), wanted)
-    x, y = place(live, 5, 5)
+    ((x, y),) = places(live, (5, 5))
     live.page.touchscreen.tap(x, y)
     settled(live, f"{wanted.sum() - 9} of 2304")
 

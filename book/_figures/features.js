@@ -1,7 +1,7 @@
 // Feature compression, live. A network of width d = N = K n learns one-hot labels of K classes of n
 // whitened samples, whose inputs are the unit vectors. It trains as the theorem says in case 2: in
 // cores of 2K by 2K, the last of K by 2K, while the N - 2K directions that are left keep the scale
-// eps. Of the start the core needs A = W_L...W_1(0) / eps^L alone, which is K random orthonormal rows.
+// eps. Of the start the core needs A = W_L...W_1(0) / eps^L alone, which is K random orthonormalRows rows.
 
 import controls from "./features.json" with { type: "json" };
 import { axes, line, live, make, short, training, write } from "./kit.js";
@@ -13,8 +13,8 @@ function dot(x, y) {
   return sum;
 }
 
-/** Make rows orthonormal, each against those before it: Gram and Schmidt, twice against rounding. */
-export function orthonormal(rows) {
+/** Make rows orthonormalRows, each against those before it: Gram and Schmidt, twice against rounding. */
+export function orthonormalRows(rows) {
   rows.forEach((row, j) => {
     for (let pass = 0; pass < 2; pass++) {
       for (let i = 0; i < j; i++) {
@@ -40,7 +40,7 @@ export class Network extends Layers {
     // V_1 as rows: first the classes, along which the target acts, then what else the start sees.
     const means = Array.from({ length: K }, (_, c) =>
       Float64Array.from({ length: N }, (_, i) => (Math.floor(i / n) === c ? 1 / Math.sqrt(n) : 0)));
-    const V = orthonormal([...means, ...A.map((row) => Float64Array.from(row))]);
+    const V = orthonormalRows([...means, ...A.map((row) => Float64Array.from(row))]);
     const target = filled((i) => (i % (k + 1) === 0 && i < K * k ? Math.sqrt(n) : 0));
     const Ws = Array.from({ length: L }, () => filled((i) => (i % (k + 1) ? 0 : eps)));
     // The last layer has K rows. Zeros below them get no gradient, and make all layers square.
@@ -76,7 +76,7 @@ export class Network extends Layers {
   compression(l) {
     const { K, N, k, eps } = this, P = this.product(l);
     // A sample less its mean lies in the last K directions of the core, and outside of it. The
-    // former are orthonormal over all samples, so that only what the layers do to them counts.
+    // former are orthonormalRows over all samples, so that only what the layers do to them counts.
     let within = (N - 2 * K) * eps ** (2 * l);
     P.forEach((x, i) => { if (i % k >= K) within += x * x; });
     const between = this.gram(l).reduce((sum, row, c) => sum + row[c], 0);
@@ -155,7 +155,7 @@ function figure(stage) {
   const trained = training(stage, {
     begin() {
       const random = uniform(settings.seed), { K, n } = settings;
-      network = new Network(settings, orthonormal(gaussian(K, K * n, random)));
+      network = new Network(settings, orthonormalRows(gaussian(K, K * n, random)));
       G = gaussian(2, K * n, random);
       reach = Math.max(...plane(network, G, 0).points.flat().map(Math.abs));
       here = layer();

@@ -6,7 +6,56 @@
 
 import controls from "./law.json" with { type: "json" };
 import { axes, line, live, short, training, write } from "./kit.js";
-import { cholesky, Layers, multiply, overlap, uniform } from "./numbers.js";
+import { Layers, multiply, normal, uniform } from "./numbers.js";
+
+/** A chi-squared number with n degrees of freedom: a sum of n squares, without a loop over n. */
+export function chiSquared(random, n) {
+  if (n < 1) return 0;
+  if (n === 1) return normal(random) ** 2;
+  const a = n / 2 - 1 / 3; // Marsaglia and Tsang (2000)
+  for (;;) {
+    const x = normal(random);
+    const v = (1 + x / Math.sqrt(9 * a)) ** 3;
+    if (v > 0 && Math.log(random()) < x * x / 2 + a * (1 - v + Math.log(v))) return 2 * a * v;
+  }
+}
+
+/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
+export function cholesky(A, k) {
+  const R = new Float64Array(k * k);
+  for (let i = 0; i < k; i++) {
+    for (let j = i; j < k; j++) {
+      let sum = A[i * k + j];
+      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
+      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
+      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
+    }
+  }
+  return R;
+}
+
+/** An r by r block of a random orthogonal d by d matrix, exactly (d >= 2r). */
+export function overlap(d, r, random) {
+  // r columns are G (G^T G + T^T T)^(-1/2) up to a rotation: G are r rows of normal numbers, and
+  // T stands for the d - r others, of which only T^T T counts (Bartlett 1933).
+  const G = Float64Array.from({ length: r * r }, () => normal(random));
+  const T = new Float64Array(r * r);
+  for (let i = 0; i < r; i++) {
+    T[i * r + i] = Math.sqrt(chiSquared(random, d - r - i));
+    for (let j = i + 1; j < r; j++) T[i * r + j] = normal(random);
+  }
+  const gram = multiply(G, G, r, new Float64Array(r * r), "A");
+  const rest = multiply(T, T, r, new Float64Array(r * r), "A");
+  const R = cholesky(gram.map((x, i) => x + rest[i]), r);
+  for (let i = 0; i < r; i++) {
+    for (let j = 0; j < r; j++) { // G R^(-1), row by row
+      let sum = G[i * r + j];
+      for (let l = 0; l < j; l++) sum -= G[i * r + l] * R[l * r + j];
+      G[i * r + j] = sum / R[j * r + j];
+    }
+  }
+  return G;
+}
 
 /** The singular values of the target: r of them from 3 down to 1. */
 export function strengths(r) {

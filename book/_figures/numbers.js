@@ -18,99 +18,94 @@ export function normal(random) {
   return Math.sqrt(-2 * Math.log(random())) * Math.cos(2 * Math.PI * random());
 }
 
-/** A chi-squared number with n degrees of freedom: a sum of n squares, without a loop over n. */
-export function chiSquared(random, n) {
-  if (n < 1) return 0;
-  if (n === 1) return normal(random) ** 2;
-  const a = n / 2 - 1 / 3; // Marsaglia and Tsang (2000)
-  for (;;) {
-    const x = normal(random);
-    const v = (1 + x / Math.sqrt(9 * a)) ** 3;
-    if (v > 0 && Math.log(random()) < x * x / 2 + a * (1 - v + Math.log(v))) return 2 * a * v;
-  }
-}
-
-/** out = A B, or A^T B, or A B^T; all of them k by k. */
-export function multiply(A, B, k, out, transposed = "") {
-  const [ai, al] = transposed === "A" ? [1, k] : [k, 1];
-  const [bl, bj] = transposed === "B" ? [1, k] : [k, 1];
-  for (let i = 0; i < k; i++) {
-    for (let j = 0; j < k; j++) {
+/** The n by m product A B with q terms in each sum; or A^T B, or A B^T. */
+export function times(n, q, m, A, B, out = new Float64Array(n * m), transposed = "") {
+  const [ai, al] = transposed === "A" ? [1, n] : [q, 1], [bl, bj] = transposed === "B" ? [1, q] : [m, 1];
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < m; j++) {
       let sum = 0;
-      for (let l = 0; l < k; l++) sum += A[i * ai + l * al] * B[l * bl + j * bj];
-      out[i * k + j] = sum;
+      for (let l = 0; l < q; l++) sum += A[i * ai + l * al] * B[l * bl + j * bj];
+      out[i * m + j] = sum;
     }
   }
   return out;
 }
 
-/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
-export function cholesky(A, k) {
-  const R = new Float64Array(k * k);
-  for (let i = 0; i < k; i++) {
-    for (let j = i; j < k; j++) {
-      let sum = A[i * k + j];
-      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
-      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
-      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
-    }
-  }
-  return R;
-}
+/** out = A B, or A^T B, or A B^T; all of them k by k. */
+export const multiply = (A, B, k, out, transposed) => times(k, k, k, A, B, out, transposed);
 
-/** An r by r block of a random orthogonal d by d matrix, exactly (d >= 2r). */
-export function overlap(d, r, random) {
-  // r columns are G (G^T G + T^T T)^(-1/2) up to a rotation: G are r rows of normal numbers, and
-  // T stands for the d - r others, of which only T^T T counts (Bartlett 1933).
-  const G = Float64Array.from({ length: r * r }, () => normal(random));
-  const T = new Float64Array(r * r);
-  for (let i = 0; i < r; i++) {
-    T[i * r + i] = Math.sqrt(chiSquared(random, d - r - i));
-    for (let j = i + 1; j < r; j++) T[i * r + j] = normal(random);
-  }
-  const gram = multiply(G, G, r, new Float64Array(r * r), "A");
-  const rest = multiply(T, T, r, new Float64Array(r * r), "A");
-  const R = cholesky(gram.map((x, i) => x + rest[i]), r);
-  for (let i = 0; i < r; i++) {
-    for (let j = 0; j < r; j++) { // G R^(-1), row by row
-      let sum = G[i * r + j];
-      for (let l = 0; l < j; l++) sum -= G[i * r + l] * R[l * r + j];
-      G[i * r + j] = sum / R[j * r + j];
-    }
-  }
-  return G;
-}
-
-/** Singular values, descending: one-sided Jacobi, exact to the last digits also of small ones. */
-export function singularValues(W, k) {
-  const A = Float64Array.from(W);
+/** Turn the n rows of A, in pairs, until they are orthogonal to each other: one-sided Jacobi. */
+export function turnRows(A, n, length) {
+  const small = 1e-15 * Math.sqrt(length); // what rounding leaves of a product of rows
   for (let sweep = 0, turned = true; turned && sweep < 40; sweep++) {
     turned = false;
-    for (let p = 0; p < k - 1; p++) {
-      for (let q = p + 1; q < k; q++) {
+    for (let p = 0; p < n - 1; p++) {
+      for (let q = p + 1; q < n; q++) {
+        const a = p * length, b = q * length;
         let pp = 0, qq = 0, pq = 0;
-        for (let i = 0; i < k; i++) {
-          const x = A[i * k + p], y = A[i * k + q];
+        for (let i = 0; i < length; i++) {
+          const x = A[a + i], y = A[b + i];
           pp += x * x; qq += y * y; pq += x * y;
         }
-        if (Math.abs(pq) <= 1e-15 * Math.sqrt(pp * qq) || pq === 0) continue;
+        if (Math.abs(pq) <= small * Math.sqrt(pp * qq) || pq === 0) continue;
         turned = true;
         const zeta = (qq - pp) / (2 * pq);
         const t = (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.sqrt(1 + zeta * zeta));
         const c = 1 / Math.sqrt(1 + t * t), s = c * t;
-        for (let i = 0; i < k; i++) {
-          const x = A[i * k + p], y = A[i * k + q];
-          A[i * k + p] = c * x - s * y;
-          A[i * k + q] = s * x + c * y;
+        for (let i = 0; i < length; i++) {
+          const x = A[a + i], y = A[b + i];
+          A[a + i] = c * x - s * y;
+          A[b + i] = s * x + c * y;
         }
       }
     }
   }
-  const values = new Float64Array(k);
+  return A;
+}
+
+/** The squared length of each of n rows. */
+export function squares(A, n, length) {
+  const found = new Float64Array(n);
+  for (let i = 0; i < n * length; i++) found[Math.floor(i / length)] += A[i] ** 2;
+  return found;
+}
+
+/** Singular values, descending, exact to the last digits also of small ones. */
+export function singularValues(W, k) {
+  return squares(turnRows(Float64Array.from(W), k, k), k, k).map(Math.sqrt).sort().reverse();
+}
+
+/** Make the k columns of A orthonormal; a column that depends on others becomes a random one. */
+export function orthonormalise(A, d, k, random) {
   for (let j = 0; j < k; j++) {
-    for (let i = 0; i < k; i++) values[j] += A[i * k + j] ** 2;
+    for (let round = 0; round < 2; ) { // twice is enough: what is left of the others is rounding
+      const before = lengthOf(j);
+      for (let l = 0; l < j; l++) {
+        let sum = 0;
+        for (let i = 0; i < d; i++) sum += A[i * k + l] * A[i * k + j];
+        for (let i = 0; i < d; i++) A[i * k + j] -= sum * A[i * k + l];
+      }
+      const after = lengthOf(j);
+      if (after > 1e-10 * before) {
+        for (let i = 0; i < d; i++) A[i * k + j] /= after;
+        round += 1;
+      } else {
+        for (let i = 0; i < d; i++) A[i * k + j] = normal(random);
+        round = 0;
+      }
+    }
   }
-  return values.map(Math.sqrt).sort().reverse();
+  return A;
+  function lengthOf(j) {
+    let sum = 0;
+    for (let i = 0; i < d; i++) sum += A[i * k + j] ** 2;
+    return Math.sqrt(sum);
+  }
+}
+
+/** k orthonormal columns of length d, each choice as likely as any other. */
+export function orthonormal(d, k, random) {
+  return orthonormalise(Float64Array.from({ length: d * k }, () => normal(random)), d, k, random);
 }
 
 /** Layers of k by k in training: gradient descent on |W_L...W_1 - target|^2 / 2, all at once. */

@@ -14,7 +14,7 @@ from lop_utils import features as measures
 
 PAGE = "book/representations/rate.html"
 CODE = widgets.module("features")
-NAMES = ("Network", "plane", "gaussian", "orthonormal", "uniform", "readAddress", "MOST")
+NAMES = ("Network", "plane", "gaussian", "orthonormalRows", "uniform", "readAddress", "MOST")
 F64 = torch.float64
 RUN = """([settings, A, G, steps]) => {
   const rows = (flat) => flat.map((row) => Float64Array.from(row));
@@ -29,7 +29,7 @@ RUN = """([settings, A, G, steps]) => {
 }"""
 TRAIN = """([settings, seed]) => {
   const { K, n, L } = settings, random = lop.uniform(seed);
-  const network = new lop.Network(settings, lop.orthonormal(lop.gaussian(K, K * n, random)));
+  const network = new lop.Network(settings, lop.orthonormalRows(lop.gaussian(K, K * n, random)));
   const G = lop.gaussian(2, K * n, random);
   while (!network.fitted && network.t < lop.MOST) network.advance();
   const layers = [...Array(L).keys()];
@@ -142,7 +142,7 @@ def test_means_of_equal_distance_are_a_regular_polygon_and_a_start_is_random(mod
         sides = (means - means.roll(1, 0)).norm(dim=1)
         assert (sides - 2 * math.sin(math.pi / K)).abs().max() < 1e-9
     starts = """(n) => Array.from({ length: n }, (_, seed) =>
-      lop.orthonormal(lop.gaussian(2, 5, lop.uniform(seed))).map((row) => [...row]))"""
+      lop.orthonormalRows(lop.gaussian(2, 5, lop.uniform(seed))).map((row) => [...row]))"""
     A = torch.tensor(module.evaluate(starts, 4000), dtype=F64)
     assert (A @ A.mT - torch.eye(2, dtype=F64)).abs().max() < 1e-14
     assert (A.mean(0)).abs().max() < 0.04 and (A.square().mean(0) - 1 / 5).abs().max() < 0.02

@@ -20,7 +20,11 @@ from chromium import HOW_TO_GET, find_chromium, launch
 from lop_utils import compression, datasets, dln, losses, widgets
 
 GOAL = 4e-3  # seconds a frame
-LARGEST = {"law": {"r": 5, "L": 5, "steps": 2000}}
+LARGEST = {
+    "law": {"r": 5, "L": 5, "steps": 2000},
+    "completion": {"d": 64, "r": 5, "L": 4, "p": 1.0, "steps": 3000},
+    "features": {"K": 5, "n": 40, "L": 8},
+}
 FRAMES = """
 globalThis.frames = [];
 const frame = globalThis.requestAnimationFrame;

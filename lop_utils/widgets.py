@@ -231,7 +231,9 @@ def live(name: str, **settings: float) -> Live:
     Parameters
     ----------
     name : str
-        ``law``: the singular values of a layer of width d, in training.
+        ``law``: the singular values of a layer of width d, in training. ``completion``: a matrix
+        that two networks fill in. ``features``: classes that tighten from layer to layer.
+        ``cost``: what a step of five networks takes; constants of `cost.Machine` are settings too.
     **settings : number
         Where its sliders stand at first, such as ``d=500``; see `controls`.
 

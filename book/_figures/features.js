@@ -1,7 +1,7 @@
 // Feature compression, live. A network of width d = N = K n learns one-hot labels of K classes of n
 // whitened samples, whose inputs are the unit vectors. It trains as the theorem says in case 2: in
 // cores of 2K by 2K, the last of K by 2K, while the N - 2K directions that are left keep the scale
-// eps. Of the start the core needs A = W_L...W_1(0) / eps^L alone, which is K random orthonormalRows rows.
+// eps. Of the start the core needs A = W_L...W_1(0) / eps^L alone, which is K random orthonormal rows.
 
 import controls from "./features.json" with { type: "json" };
 import { axes, line, live, make, short, training, write } from "./kit.js";
@@ -13,7 +13,7 @@ function dot(x, y) {
   return sum;
 }
 
-/** Make rows orthonormalRows, each against those before it: Gram and Schmidt, twice against rounding. */
+/** Make rows orthonormal, each against those before it: Gram and Schmidt, twice against rounding. */
 export function orthonormalRows(rows) {
   rows.forEach((row, j) => {
     for (let pass = 0; pass < 2; pass++) {
@@ -76,7 +76,7 @@ export class Network extends Layers {
   compression(l) {
     const { K, N, k, eps } = this, P = this.product(l);
     // A sample less its mean lies in the last K directions of the core, and outside of it. The
-    // former are orthonormalRows over all samples, so that only what the layers do to them counts.
+    // former are orthonormal over all samples, so that only what the layers do to them counts.
     let within = (N - 2 * K) * eps ** (2 * l);
     P.forEach((x, i) => { if (i % k >= K) within += x * x; });
     const between = this.gram(l).reduce((sum, row, c) => sum + row[c], 0);

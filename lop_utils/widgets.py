@@ -24,7 +24,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lop_utils import plots
+from lop_utils import _checks, plots
 
 __all__ = ["Explorer", "Live", "controls", "explore", "live", "module", "still"]
 
@@ -244,8 +244,8 @@ def live(name: str, **settings: float) -> Live:
 
     Raises
     ------
-    ValueError
-        If there is no such figure or setting, or a setting is out of bounds.
+    TypeError, ValueError
+        If there is no such figure or setting, or a setting is no number or out of bounds.
 
     Examples
     --------
@@ -254,17 +254,22 @@ def live(name: str, **settings: float) -> Live:
     500
     """
     known = {each["name"]: each for each in controls(name)}
-    for key, value in settings.items():
-        if key not in known:
-            raise ValueError(f"settings: wanted some of {', '.join(known)}, got {key}")
-        if "form" in known[key]:
-            if not re.fullmatch(known[key]["form"], str(value)):
-                raise ValueError(f"{key}: wanted a text like {known[key]['form']}, got {value!r}")
-            continue
-        low, high = known[key]["min"], known[key]["max"]
-        if not low <= value <= high:
-            raise ValueError(f"{key}: wanted {low} <= {key} <= {high}, got {value!r}")
-    return Live(name, settings)
+    if unknown := [key for key in settings if key not in known]:
+        raise ValueError(f"settings: wanted some of {', '.join(known)}, got {', '.join(unknown)}")
+    return Live(name, {key: _setting(known[key], value) for key, value in settings.items()})
+
+
+def _setting(control: dict[str, Any], value: Any) -> Any:
+    name = control["name"]
+    if "form" in control:
+        if not isinstance(value, str) or not re.fullmatch(control["form"], value):
+            raise ValueError(f"{name}: wanted a text like {control['form']}, got {value!r}")
+        return value
+    number = (_checks.count if control.get("whole") else _checks.finite_number)(name, value)
+    low, high = control["min"], control["max"]
+    if not low <= number <= high:
+        raise ValueError(f"{name}: wanted {low} <= {name} <= {high}, got {value!r}")
+    return number
 
 
 class Explorer(_Shown):

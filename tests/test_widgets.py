@@ -1,9 +1,11 @@
 """Live figures and drawings with sliders, as a notebook gets them."""
 
+import json
 import sys
 import types
 
 import ipywidgets
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -90,13 +92,41 @@ def test_a_slider_moves_the_figure_without_the_kernel(monkeypatch):
     ("settings", "message"),
     [
         ({"d": 10**9}, "d: wanted 12 <= d <= 2000, got 1000000000"),
-        ({"eps": float("nan")}, "eps: wanted 0.01 <= eps <= 1, got nan"),
+        ({"d": -1}, "d: wanted d >= 0, got -1"),
+        ({"d": 0}, "d: wanted 12 <= d <= 2000, got 0"),
+        ({"eps": 2}, "eps: wanted 0.01 <= eps <= 1, got 2"),
+        ({"eps": float("nan")}, "eps: wanted a finite number, got nan"),
         ({"q": 1}, "settings: wanted some of d, r, L, eps, eta, lam, steps, layer, seed, got q"),
     ],
 )
 def test_a_setting_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         widgets.live("law", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"d": 500.5}, "d: wanted a whole number, got 500.5"),
+        ({"d": True}, "d: wanted a whole number, got True"),
+        ({"eps": "0.1"}, "eps: wanted a real number, got '0.1'"),
+    ],
+)
+def test_a_setting_that_is_no_number(settings, message):
+    with pytest.raises(TypeError, match=message):
+        widgets.live("law", **settings)
+
+
+def test_a_text_that_cannot_be():
+    with pytest.raises(ValueError, match=r"painted: wanted a text like .*, got '<b>'"):
+        widgets.live("completion", painted="<b>")
+
+
+def test_numbers_of_numpy_become_those_of_json():
+    settings = {"d": np.int64(500), "eps": np.float32(0.5), "lam": 0}
+    shown = widgets.live("law", **settings)
+    assert json.dumps(shown._repr_mimebundle_()[0])
+    assert shown.settings == {"d": 500, "eps": 0.5, "lam": 0.0}
 
 
 def test_what_is_shown_travels_with_a_picture():

@@ -103,8 +103,12 @@ export function live(name, controls, figure) {
       const settings = Object.fromEntries(controls.map((c) => [c.name, clamp(c, model.get(c.name))]));
       el.classList.add("lop-live");
       const stage = place(el, name, controls, figure, settings, model);
-      for (const { name } of controls) model.on(`change:${name}`, () => stage.set(name, model.get(name)));
-      return stage.end;
+      const heard = controls.map(({ name }) => [`change:${name}`, () => stage.set(name, model.get(name))]);
+      heard.forEach(([event, act]) => model.on(event, act));
+      return () => { // a view is closed; the model may have others
+        heard.forEach(([event, act]) => model.off(event, act));
+        stage.end();
+      };
     },
   };
 }

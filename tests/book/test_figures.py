@@ -160,6 +160,7 @@ globalThis.model = {
   set(name, value) { this.values[name] = value; },
   save_changes() { this.saved += 1; },
   on(event, act) { this.heard[event] = act; },
+  off(event, act) { if (this.heard[event] === act) delete this.heard[event]; },
   change(name, value) { this.values[name] = value; this.heard[`change:${name}`](); },
 };
 const spot = document.body.appendChild(document.createElement("div"));
@@ -189,6 +190,7 @@ def test_it_runs_as_the_module_of_a_notebook_widget(chromium, name):
     page.evaluate("([name]) => model.change(name, 1e9)", [which["name"]])
     assert page.evaluate("(name) => model.values[name]", which["name"]) == which["max"]
     page.evaluate("end()")
+    assert page.evaluate("model.heard") == {}
     assert errors == []
     page.close()
 

@@ -185,7 +185,8 @@ class Live(_Shown):
         return {**live, "image/svg+xml": still(self.name)}
 
     def _metadata(self) -> dict[str, Any]:
-        shown = self.figure._repr_mimebundle_()  # in Colab it names the manager of the widget
+        # In Colab it names the manager of the widget; beside ipywidgets 7 old anywidgets have none.
+        shown = getattr(self.figure, "_repr_mimebundle_", dict)()
         return shown[1] if isinstance(shown, tuple) else {}
 
 

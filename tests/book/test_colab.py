@@ -105,6 +105,15 @@ def oldest(machine):
     return machine
 
 
+SHOWN = """
+from lop_utils import widgets
+for name in ("law", "completion", "features", "cost"):
+    shown = widgets.live(name)
+    bundle, _ = shown._repr_mimebundle_()
+    print(name, bundle[widgets.VIEW_MIME]["model_id"] == shown.box.model_id)
+"""
+
+
 @pytest.mark.parametrize("name", OLDEST)
 def test_a_notebook_runs_with_the_oldest_versions(oldest, execute, name):
     check_outputs(execute(name))
@@ -112,6 +121,7 @@ def test_a_notebook_runs_with_the_oldest_versions(oldest, execute, name):
     wanted = dict(each.split("==") for each in lowest())
     have = {name: now[name] for name in wanted}
     assert have == {name: full(version) for name, version in wanted.items()}
+    assert run(oldest, "-I", "-c", SHOWN).split()[1::2] == ["True"] * 4
 
 
 def full(version):

@@ -59,10 +59,14 @@ def visit(self, node):
         raise ValueError(f"live figure {name}: the module would end its own script")
     picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'
     self.body.append(
-        f'<div class="lop-live" id="live-{name}" data-lop-figure="{name}" '
+        f'<div class="lop-live" data-lop-figure="{name}" '
         f'data-lop-settings="{escape(json.dumps(node["settings"]))}">'
-        f'<noscript>{picture}</noscript></div><script type="module">{code}</script>'
+        f"<noscript>{picture}</noscript></div>"
     )
+    done = self.__dict__.setdefault("lop_live_modules", set())
+    if name not in done:  # a module fills all places of its figure
+        done.add(name)
+        self.body.append(f'<script type="module">{code}</script>')
     raise nodes.SkipNode
 
 

@@ -1,8 +1,9 @@
 """Time a frame of the live figures in Chromium, and a step of the core there against torch.
 
-A frame trains for a while and draws; 60 frames a second leave 16.7 ms, a phone perhaps a quarter
-of that machine's speed. The settings are the largest of the figures. A step: the core of rank 5
-and depth 5 in the page, the same core in torch, and the network of width 1000 it stands for.
+A frame trains for a while and draws; 60 frames a second leave 16.7 ms, and a phone may have a
+quarter of this machine's speed. The law is timed at rank 5 and depth 5, the others at their
+largest. A step: the core of rank 5 and depth 5 in the page, the same core in torch, and the network
+of width 1000 it stands for.
 """
 
 import statistics
@@ -20,6 +21,7 @@ from chromium import HOW_TO_GET, find_chromium, launch
 from lop_utils import compression, datasets, dln, losses, widgets
 
 GOAL = 4e-3  # seconds a frame
+SMALL = {"law": {"steps": 100}, "completion": {"d": 16, "steps": 100}, "features": {"n": 2}}
 LARGEST = {
     "law": {"r": 5, "L": 5, "steps": 2000},
     "completion": {"d": 64, "r": 5, "L": 4, "p": 1.0, "steps": 3000},
@@ -95,13 +97,15 @@ def main() -> None:
         rows = []
         for name in stills.names():
             if name in LARGEST:
-                found = frames_of(browser, name, LARGEST[name], 10 if quick else 200)
+                settings = SMALL[name] if quick else LARGEST[name]
+                found = frames_of(browser, name, settings, 10 if quick else 200)
                 late = sum(each > GOAL for each in found) / len(found)
                 slow = found[int(0.95 * len(found))]
                 rows.append([name, statistics.median(found) * 1e3, slow * 1e3, late])
     page = statistics.median(taken + again)
     columns = ["figure", "ms a frame", "95% below", "above 4 ms"]
     show(columns, rows)
+    missed = [row[0] for row in rows if row[1] > GOAL * 1e3]
     steps = ["step", "microseconds", "of the page's"]
     times = {"page": page, "torch, core": torch_times["core"], "torch, wide": torch_times["wide"]}
     lines = [[name, seconds * 1e6, seconds / page] for name, seconds in times.items()]
@@ -109,6 +113,8 @@ def main() -> None:
     if not quick:
         tables = {"columns": columns, "rows": rows, "step_columns": steps, "steps": lines}
         record("frames", {"d": d, "r": r, "L": L, "goal": GOAL, **tables})
+    if missed and not quick:
+        sys.exit(f"{', '.join(missed)}: half of the frames take more than {GOAL * 1e3:g} ms")
 
 
 if __name__ == "__main__":

@@ -202,6 +202,10 @@ def full_step(d: int, L: int, *, size: int = 8) -> Work:
     return Work(_CALLS * L + _RESIDUAL_CALLS, 6 * (L - 1) * d**3, (6 + 5 * L) * d * d * size)
 
 
+def _inner(d_x: int, k: int, L: int) -> int:
+    return 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
+
+
 def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
     r"""Count a step of a network of width k between d_x and d_y whose product is formed in full.
 
@@ -228,7 +232,7 @@ def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
     >>> dense_step(1000, 1000, 10, 3).thin  # 6e7 of it for the product and its contractions
     60612000
     """
-    inner = 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
+    inner = _inner(d_x, k, L)
     moved = 6 * d_y * d_x + 5 * k * (d_y + d_x)
     calls = _CALLS * L + _RESIDUAL_CALLS
     return Work(calls, bytes=moved * size, thin=6 * d_y * d_x * k + inner)
@@ -262,7 +266,7 @@ def sampled_step(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -
     >>> sampled_step(10**9, 10**6, 10**5, 40, 3).fetches
     4000000000
     """
-    inner = 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
+    inner = _inner(d_x, k, L)
     # The residual written, turned and read; places in 32 bits.
     moved = n * (6 * size + 16) + 5 * k * (d_y + d_x) * size
     return Work(_SAMPLED_CALLS + _CALLS * L, bytes=moved, thin=inner, fetches=4 * n)

@@ -113,8 +113,7 @@ def sampled(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int
     >>> round(sampled(10**9, 10**6, 10**5, 40, 3) / 1e9, 1)  # gigabytes
     49.4
     """
-    layers = k * (d_y + d_x) + (L - 2) * k * k
-    return n * (4 * size + 16) + 4 * layers * size
+    return n * (4 * size + 16) + 4 * parameters(d_y, d_x, k, L) * size
 
 
 def exchanged(d_x: int, k: int) -> int:

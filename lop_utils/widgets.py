@@ -286,6 +286,8 @@ class Explorer(_Shown):
             slider = ipywidgets.interactive.widget_from_abbrev(knob, default)
             if slider is None:
                 raise ValueError(f"{name}: wanted a tuple, a list or a widget, got {knob!r}")
+            if default is not inspect.Parameter.empty and slider.value != default:
+                raise ValueError(f"{name}: wanted a knob {knob!r} that has the default {default!r}")
             slider.description = slider.description or name
             if hasattr(slider, "continuous_update"):
                 slider.continuous_update = False  # drawing takes longer than dragging
@@ -297,6 +299,8 @@ class Explorer(_Shown):
 
     def _drawn(self) -> str:
         drawn = self.draw(**{name: slider.value for name, slider in self.sliders.items()})
+        if not isinstance(drawn, Figure | Axes):
+            raise TypeError(f"draw: wanted a Figure or Axes returned, got {drawn!r}")
         figure = drawn if isinstance(drawn, Figure) else drawn.figure
         text = plots.compact_svg(figure)
         plt.close(figure)  # else the notebook shows it once more
@@ -306,12 +310,14 @@ class Explorer(_Shown):
         try:
             self.picture.value = self._drawn()
             self.message.value = ""
-        except (ValueError, FloatingPointError) as error:  # the last picture stays
-            self.message.value = f"<em>{html.escape(str(error))}</em>"
+        except Exception as error:  # of the reader's own function; the last picture stays
+            text = html.escape(str(error)) or type(error).__name__
+            self.message.value = f"<em>{text}</em>"
 
     def __repr__(self) -> str:
         """Return the call that shows it, without the knobs."""
-        return f"explore({self.draw.__name__}, {', '.join(self.sliders)})"
+        name = getattr(self.draw, "__name__", type(self.draw).__name__)
+        return f"explore({name}, {', '.join(self.sliders)})"
 
     def _bundle(self) -> dict[str, Any]:
         return {"image/svg+xml": self.first}
@@ -331,13 +337,14 @@ def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
     Returns
     -------
     Explorer
-        What a notebook shows with its sliders, and a page as the first drawing. A `ValueError` or
-        `FloatingPointError` of ``draw`` is shown above the drawing.
+        What a notebook shows with its sliders, and a page as the first drawing. What ``draw``
+        raises later is said above the drawing, and the last one stays.
 
     Raises
     ------
-    ValueError
-        If ``draw`` has no such argument, or a knob is none; and what the first drawing raises.
+    TypeError, ValueError
+        If ``draw`` has no such argument or returns no figure, or a knob is none, or has no place
+        for the default; and what the first drawing raises.
 
     Examples
     --------

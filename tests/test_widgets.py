@@ -1,5 +1,6 @@
 """Live figures and drawings with sliders, as a notebook gets them."""
 
+import functools
 import json
 import sys
 import types
@@ -196,7 +197,21 @@ def test_no_figure_is_left_open():
 
 def test_a_mistake_in_the_first_drawing_is_not_hidden():
     with pytest.raises(ValueError, match="n: wanted n < 3"):
-        widgets.explore(power, n=(3, 4))
+        widgets.explore(lambda n=3: power(n), n=(3, 4))
+    with pytest.raises(TypeError, match="draw: wanted a Figure or Axes returned, got None"):
+        widgets.explore(lambda n=3: None, n=(3, 4))
+
+
+def test_an_error_without_words_is_named():
+    def draw(n=1):
+        if n > 1:
+            raise ZeroDivisionError
+        return power(n)
+
+    shown = widgets.explore(functools.partial(draw), n=(1, 3))
+    shown.sliders["n"].value = 2
+    assert shown.message.value == "<em>ZeroDivisionError</em>"
+    assert repr(shown) == "explore(partial, n)"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +219,8 @@ def test_a_mistake_in_the_first_drawing_is_not_hidden():
     [
         ({"m": (1, 3)}, "knobs: wanted some of n, label, got m"),
         ({"n": object}, "n: wanted a tuple, a list or a widget, got <class 'object'>"),
+        ({"n": (4, 6)}, r"n: wanted a knob \(4, 6\) that has the default 2"),
+        ({"n": [1, 4]}, r"n: wanted a knob \[1, 4\] that has the default 2"),
     ],
 )
 def test_a_knob_that_cannot_be(knobs, message):

@@ -22,20 +22,26 @@ DRAWN = f"""(root) => {{
   return pen.text();
 }}"""
 
+SAID = """() => {
+  const said = document.querySelector('.lop-live-status')?.textContent;
+  return said && !said.startsWith('Still');
+}"""
+
 
 def names():
     """Return the live figures, by name."""
     return sorted(path.stem for path in FIGURES.glob("*.json"))
 
 
-def page_with(browser, name, script="", **settings):
-    """Return a page that holds a figure and nothing else, once it has said something."""
-    page = browser.new_page(viewport={"width": 1000, "height": 900})
+def page_with(browser, name, script="", reduced_motion="no-preference", **settings):
+    """Return a page that holds a figure and nothing else, once it has trained."""
+    size = {"width": 1000, "height": 900}
+    page = browser.new_page(viewport=size, reduced_motion=reduced_motion)
     place = f'class="lop-live" data-lop-figure="{name}" style="width: {WIDTH}px"'
     start = f"data-lop-settings='{json.dumps(settings)}'"
     page.set_content(f"<!doctype html><title>{name}</title><div {place} {start}></div>")
     page.add_script_tag(content=f"{widgets.module(name)}\n{script}", type="module")
-    page.wait_for_function("() => document.querySelector('.lop-live-status')?.textContent")
+    page.wait_for_function(SAID, timeout=60_000)
     return page
 
 

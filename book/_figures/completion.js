@@ -5,7 +5,7 @@
 // error is drawn.
 
 import controls from "./completion.json" with { type: "json" };
-import { axes, line, live, make, short, training, write } from "./kit.js";
+import { axes, line, live, make, many, short, training, write } from "./kit.js";
 import { orthonormal, orthonormalise, squares, times, turnRows, uniform } from "./numbers.js";
 
 /** The start's scale: the deeper, the larger, or the first mode would never get away from it. */
@@ -225,6 +225,7 @@ function figure(stage) {
   const over = () => asked.dense === 0 || nets[0].t >= settings.steps || diverged() >= 0;
 
   function note() {
+    if (history.at(-1)?.t === nets[0].t) return;
     nets.forEach((net, i) => net.product(matrices[i]));
     history.push({ t: nets[0].t, errors: matrices.map((W) => recovery(W, asked)) });
   }
@@ -244,8 +245,9 @@ function figure(stage) {
       if (nets[0].t % every() === 0 || over()) note();
     },
     over,
+    step: () => nets[0].t,
     steps: () => settings.steps,
-    stride: every,
+    note,
     say,
   });
 
@@ -262,14 +264,14 @@ function figure(stage) {
     const count = asked.seen.values.length, free = r * (2 * d - r);
     const told = (i) => {
       const first = history.find((point) => point.errors[i] < RECOVERED);
-      return `${NAMES[i]} ${short(errors[i])}${first ? ` (below 0.01 at step ${first.t})` : ""}`;
+      return `${NAMES[i]} ${short(errors[i])}${first ? ` (first below 0.01 at step ${first.t})` : ""}`;
     };
     const seen = `${count} of ${d * d} entries are observed, to determine r(2d\u00a0−\u00a0r)\u00a0= ${free} numbers`
       + `${count < free ? ": too few" : ""}.`;
     stage.say(
       count === 0 ? "Nothing is observed: paint some entries, or take a new sample."
-        : bad >= 0 ? `After ${t} steps the ${NAMES[bad]} network is beyond all bounds: this step η, or rate γ, is too large. ${seen}`
-          : `After ${t} steps: recovery error ${told(0)}, ${told(1)}. ${seen}`,
+        : bad >= 0 ? `After ${many(t, "step")} the ${NAMES[bad]} network is beyond all bounds: this step η, or rate γ, is too large. ${seen}`
+          : `After ${many(t, "step")}: recovery error ${told(0)}, ${told(1)}. ${seen}`,
       "Observed matrix, its two completions, and their recovery error by step. "
         + "Arrow keys move over the observed matrix; space shows or hides entries.");
   }
@@ -316,17 +318,18 @@ function figure(stage) {
   canvas.addEventListener("pointerdown", (event) => {
     const cell = event.isPrimary && event.button === 0 && cellAt(event);
     if (!cell) return;
-    trained.pause();
+    trained.halt();
     canvas.setPointerCapture(event.pointerId);
     Object.assign(cursor, cell, { shown: false });
-    stroke = begun(cell);
+    stroke = { ...begun(cell), pointer: event.pointerId };
     paintTo(cell);
   });
   canvas.addEventListener("pointermove", (event) => {
+    if (stroke && stroke.pointer !== event.pointerId) return; // a second finger
     if (stroke) paintTo(cellAt(event, true));
     else canvas.style.cursor = cellAt(event) ? "crosshair" : "";
   });
-  canvas.addEventListener("pointerup", () => stroke && finish());
+  canvas.addEventListener("pointerup", (event) => stroke?.pointer === event.pointerId && finish());
   canvas.addEventListener("pointercancel", () => { // the page scrolls: it was not meant to paint
     if (stroke) change("painted");
   });
@@ -336,6 +339,7 @@ function figure(stage) {
   });
   canvas.addEventListener("blur", () => {
     cursor.shown = false;
+    stage.hint("");
     stage.paint();
   });
   canvas.addEventListener("keydown", (event) => {
@@ -353,7 +357,7 @@ function figure(stage) {
     cursor.column = inside(cursor.column + move[1]);
     stage.paint();
     const seen = asked.mask[cursor.row * d + cursor.column] ? "observed" : "hidden";
-    stage.say(`Row ${cursor.row + 1}, column ${cursor.column + 1}: ${seen}.`, "Observed matrix.");
+    stage.hint(`Row ${cursor.row + 1}, column ${cursor.column + 1}: ${seen}.`);
   });
 
   // Drawing.
@@ -414,7 +418,7 @@ function figure(stage) {
   return {
     height: (width) => layout(width).height / 16,
     buttons: [...trained.buttons, sampled, emptied, another],
-    change, draw, start: trained.run, end: trained.pause,
+    change, draw, start: trained.run, end: trained.halt,
   };
 }
 

@@ -140,7 +140,7 @@ const PHONE = 540; // pixels: below, the panels stand one below the other
 function figure(stage) {
   const { settings } = stage;
   let found = networks(settings);
-  const titles = ["network", ...QUANTITIES.map(([title]) => title), "steps an hour", "mostly for"];
+  const titles = ["network", ...QUANTITIES.map(([title]) => title), "mostly for"];
   const caption = make("caption"), body = make("tbody");
   caption.style.cssText = "caption-side: top; text-align: start; color: inherit; padding: 0.3rem 0";
   const cell = (tag, textContent, scope) => {
@@ -166,7 +166,6 @@ function figure(stage) {
     body.replaceChildren(...found.rows.map((row) => make("tr", {},
       cell("th", label(row), "row"),
       ...QUANTITIES.map(([, key, text]) => cell("td", text(row[key]))),
-      cell("td", row.seconds > 3600 ? "less than 1" : si(3600 / row.seconds)),
       cell("td", `${row.most}, ${Math.round(100 * row.share)} %`))));
     stage.paint();
     say();
@@ -179,9 +178,9 @@ function figure(stage) {
     const times = (x) => (x >= 1e4 ? si(x) : short(x, 2));
     const saved = (key) => original[key] / best[key];
     const parts = [`A step of the original takes ${duration(original.seconds)} and holds ${si(original.memory, "B")}, mostly for ${original.most}.`];
-    if (best === original || saved("seconds") < 1.05) parts.push("Nothing here is quicker.");
+    if (best === original || saved("seconds") < 1.05) parts.push("Nothing in its place is quicker by a twentieth.");
     else {
-      parts.push(`The quickest is ${best.name}: ${duration(best.seconds)}, ${times(saved("seconds"))} times less, mostly for ${best.most}, `
+      parts.push(`Quickest in its place is ${best.name}: ${duration(best.seconds)}, ${times(saved("seconds"))} times less, mostly for ${best.most}, `
         + `with ${si(best.memory, "B")}, ${saved("memory") >= 1 ? `${times(saved("memory"))} times less` : "which is more"}.`);
     }
     const compressed = rows[1].seconds < rows[2].seconds ? rows[1] : rows[2], ratio = narrow.seconds / compressed.seconds;

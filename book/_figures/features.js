@@ -4,7 +4,7 @@
 // eps. Of the start the core needs A = W_L...W_1(0) / eps^L alone, which is K random orthonormal rows.
 
 import controls from "./features.json" with { type: "json" };
-import { axes, line, live, make, short, training, write } from "./kit.js";
+import { axes, line, live, make, many, short, training, write } from "./kit.js";
 import { Layers, normal, uniform } from "./numbers.js";
 
 function dot(x, y) {
@@ -123,7 +123,6 @@ export function plane(network, G, l) {
 // --- The figure --------------------------------------------------------------------------------
 
 const MOST = 10000; // steps, if the loss has not vanished before
-const NEWS = 2000; // steps after which training that takes long says how far it is
 const STAND = 250, MOVE = 500; // milliseconds of a journey in a layer, and on to the next
 const LEAST = 0.17; // of half the frame: the mean radius of the class means
 const COLOURS_OF = ["rises", "falls", "third", "fourth", "fifth"];
@@ -163,11 +162,11 @@ function figure(stage) {
     advance() {
       network.advance();
       if (over()) whole = network.t;
-      else if (network.t % NEWS === 0) say();
     },
     over,
+    step: () => network.t,
     steps: () => whole,
-    stride: () => Math.max(1, Math.round(whole / 100)),
+    note() {}, // what is drawn is the network itself
     say,
   });
 
@@ -177,6 +176,7 @@ function figure(stage) {
   function leave() {
     const start = performance.now();
     travel.textContent = "Stop";
+    stage.say("On the way through the layers.", "The samples on their way.");
     frame = requestAnimationFrame(function next(now) {
       const passed = Math.max(now - start, 0) / (STAND + MOVE);
       const reached = Math.min(Math.floor(passed), network.L - 1);
@@ -227,8 +227,8 @@ function figure(stage) {
     const [least, most] = [short(Math.min(...factors)), short(Math.max(...factors))];
     stage.say(
       (fitted
-        ? `Trained for ${t} steps, loss ${short(loss)}: `
-        : `After ${t} steps training has not finished, the loss is still ${short(loss)}, of ${short(first)} at the start: `)
+        ? `Trained for ${many(t, "step")}, loss ${short(loss)}: `
+        : `After ${many(t, "step")} training has not finished, the loss is still ${short(loss)}, of ${short(first)} at the start: `)
       + `each layer multiplies C by ${least === most ? least : `${least} to ${most}`}; `
       + `ε²/n^(1/L) is ${short(eps ** 2 / n ** (1 / L))}. Layer ${l} is shown, C${low(l)} = ${short(C[l])}.`,
       `The samples of ${K} classes in layer ${l}, and the compression C of each layer.`);
@@ -292,7 +292,7 @@ function figure(stage) {
     const C = Array.from({ length: L }, (_, l) => network.compression(l));
     const predicted = C.map((_, l) => C[0] * (eps ** 2 / n ** (1 / L)) ** l);
     const x = (l) => left + 14 + (l / (L - 1)) * (right - left - 28);
-    const y = axes(pen, panel, [...C, ...predicted], "compression C of layer l", colours.ink, { floor: 1e-40 });
+    const y = axes(pen, panel, [...C, ...predicted], "compression C of layer l", colours.ink, 1e-40);
     pen.setLineDash([5, 4]);
     line(pen, predicted.map((value, l) => [x(l), y(value)]), colours.rest, 1.5);
     line(pen, [[left + 10, bottom - 14], [left + 34, bottom - 14]], colours.rest, 1.5);
@@ -315,7 +315,7 @@ function figure(stage) {
   }
 
   function end() {
-    trained.pause();
+    trained.halt();
     cancelAnimationFrame(frame);
   }
 

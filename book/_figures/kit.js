@@ -13,7 +13,7 @@ export function clamp(control, text) {
   const number = text === "" || text === null || text === undefined ? NaN : Number(text);
   if (!Number.isFinite(number)) return control.value;
   const within = Math.min(Math.max(number, control.min), control.max);
-  return control.whole ? Math.round(within) : Number(within.toPrecision(3));
+  return control.whole ? Math.round(within) : within;
 }
 
 /** The settings that an address names after `#NAME:`, each within its bounds. */
@@ -27,7 +27,14 @@ export function readAddress(name, controls, hash) {
 const toSlider = ({ min, max, log }, x) =>
   1000 * (log ? Math.log(x / min) / Math.log(max / min) : (x - min) / (max - min));
 const fromSlider = ({ min, max, log }, s) =>
-  log ? min * (max / min) ** (s / 1000) : min + (s / 1000) * (max - min);
+  Number((log ? min * (max / min) ** (s / 1000) : min + (s / 1000) * (max - min)).toPrecision(3));
+
+/** Where an arrow key takes a setting: to the next whole number, or by one in the second digit. */
+export function neighbour({ min, max, whole, log }, x, by) {
+  const digit = 10 ** (Math.floor(Math.log10(Math.abs(x) * (by < 0 ? 1 - 1e-9 : 1 + 1e-9) || 1)) - 1);
+  const step = log ? (whole ? Math.max(digit, 1) : digit) : whole ? 1 : (max - min) / 100;
+  return Number((x + by * step).toPrecision(6));
+}
 
 // --- Text ----------------------------------------------------------------------------------------
 
@@ -39,6 +46,9 @@ export function short(x, digits = 3) {
   const [factor, power] = x.toExponential(digits - 2).split("e");
   return `${factor === "1" ? "" : `${factor} · `}10${raised(Number(power))}`;
 }
+
+/** A number of things: 1 step, 2 steps. */
+export const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 /** An element with properties and children. */
 export function make(tag, properties = {}, ...children) {
@@ -57,14 +67,14 @@ const STYLE = `
 .lop-live[data-dark] { --lop-live-ink: #c8cbd0; --lop-live-rises: #5ab4f0;
   --lop-live-falls: #ff9a57; --lop-live-rest: #9aa1aa; --lop-live-third: #4fc9a2;
   --lop-live-fourth: #dc9be4; --lop-live-fifth: #e0bb4c; }
-.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr));
+.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
   gap: 0.5rem 1.2rem; }
 .lop-live-controls label { display: flex; justify-content: space-between; align-items: center;
   gap: 0.5rem; margin: 0; }
 .lop-live-controls input, .lop-live-controls select { border: 1px solid var(--lop-live-edge);
   background: transparent; color: inherit; font: inherit; }
 .lop-live-controls option { background: Canvas; color: CanvasText; }
-.lop-live-controls input[type="number"] { width: 5rem; padding: 0.1rem 0.3rem; }
+.lop-live-controls input[type="number"] { width: 6.4rem; padding: 0.1rem 0.2rem; }
 .lop-live-controls input[type="range"] { width: 100%; height: 1.6rem; margin: 0;
   accent-color: var(--lop-live-rises); }
 .lop-live-buttons { display: flex; flex-wrap: wrap; gap: 0.5rem; margin: 0.8rem 0; }
@@ -72,6 +82,9 @@ const STYLE = `
   border-radius: 4px; background: transparent; color: inherit; font: inherit; }
 .lop-live-picture { display: block; width: 100%; }
 .lop-live-status { min-height: 3.2em; margin: 0.4rem 0; }
+.lop-live[data-busy] .lop-live-status { font-style: italic; }
+.lop-live-hint { margin: 0; }
+@media print { .lop-live-controls, .lop-live-buttons { display: none; } }
 `;
 const COLOURS = ["ink", "rises", "falls", "rest", "third", "fourth", "fifth"];
 
@@ -83,25 +96,34 @@ const COLOURS = ["ink", "rises", "falls", "rest", "third", "fourth", "fifth"];
  *   buttons of [text, action],
  *   change(name), called after a setting has changed,
  *   draw(pen, width, height, colours), which reads nothing of the page; it is also called with a
- *     pen that writes SVG, and so uses only what that one knows (tools/still.py),
- *   start(), called when everything stands,
- *   before, after (optional): elements above and below the picture.
+ *     pen that writes SVG, and so uses only what that one knows (tools/pen.js),
+ *   start(), called when everything stands, and end(), when it goes,
+ *   after (optional): elements below the picture.
  * stage has
- *   settings (name to number), set(name, value), still (is motion unwanted?), canvas,
- *   paint(), say(text, label), shared (text that an address or notebook brought, as settings).
+ *   settings (name to number or text), set(name, value), still (is motion unwanted?), canvas,
+ *   paint(), say(text, label) for the sentence below and the name of the picture, busy(), which marks
+ *   the sentence as not yet true of the settings, and hint(text) for what the focus is on.
  */
 export function live(name, controls, figure) {
   if (typeof document !== "undefined") {
     document.querySelectorAll(`[data-lop-figure="${name}"]`).forEach((root) => {
-      const settings = readAddress(name, withStart(controls, root.dataset.lopSettings), location.hash);
-      place(root, name, controls, figure, settings);
-      if (location.hash.startsWith(`#${name}:`)) root.scrollIntoView();
+      if (root.lopStage) return;
+      const known = withStart(controls, root.dataset.lopSettings);
+      const stage = place(root, name, controls, figure, readAddress(name, known, location.hash));
+      const called = () => location.hash.startsWith(`#${name}:`);
+      if (called()) bringIntoView(root);
+      window.addEventListener("hashchange", () => {
+        if (!called()) return;
+        Object.entries(readAddress(name, known, location.hash)).forEach(([each, value]) => stage.set(each, value));
+        root.scrollIntoView();
+      });
     });
   }
   return {
     render({ model, el }) {
       const settings = Object.fromEntries(controls.map((c) => [c.name, clamp(c, model.get(c.name))]));
       el.classList.add("lop-live");
+      el.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys
       const stage = place(el, name, controls, figure, settings, model);
       const heard = controls.map(({ name }) => [`change:${name}`, () => stage.set(name, model.get(name))]);
       heard.forEach(([event, act]) => model.on(event, act));
@@ -118,12 +140,29 @@ function withStart(controls, text) {
   return controls.map((control) => ({ ...control, value: clamp(control, start[control.name]) }));
 }
 
+/** Scroll to a figure, and again when the formulas above it have found their size. */
+async function bringIntoView(root) {
+  let left = false;
+  const leave = () => { left = true; };
+  for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) window.addEventListener(event, leave, { once: true });
+  root.scrollIntoView();
+  if (document.readyState !== "complete") await new Promise((done) => window.addEventListener("load", done, { once: true }));
+  await globalThis.MathJax?.startup?.promise;
+  if (!left) root.scrollIntoView();
+}
+
+let places = 0;
+
 function place(root, name, controls, figure, settings, model) {
   const motion = matchMedia("(prefers-reduced-motion: reduce)");
   const canvas = make("canvas", { className: "lop-live-picture" });
   canvas.setAttribute("role", "img");
   const status = make("p", { className: "lop-live-status" });
   status.setAttribute("role", "status");
+  status.id = `lop-live-said-${places++}`;
+  canvas.setAttribute("aria-describedby", status.id);
+  const hint = make("p", { className: "lop-live-hint" });
+  hint.setAttribute("aria-live", "polite");
   const pen = canvas.getContext("2d");
   let size = null, colours = {};
 
@@ -132,16 +171,25 @@ function place(root, name, controls, figure, settings, model) {
     get still() { return motion.matches; },
     set(name, value) {
       const control = controls.find((each) => each.name === name);
-      const now = clamp(control, value);
+      const now = clamp({ ...control, value: settings[name] }, value); // what is no number changes nothing
       const changed = now !== settings[name];
       settings[name] = now;
       show(name);
       tell(name);
       if (changed) parts.change(name);
     },
+    hint(text) {
+      hint.textContent = text;
+    },
+    busy() {
+      root.toggleAttribute("data-busy", true);
+      status.setAttribute("aria-busy", true);
+    },
     say(text, label) {
+      root.toggleAttribute("data-busy", false);
+      status.removeAttribute("aria-busy");
       status.textContent = text;
-      canvas.setAttribute("aria-label", `${label} ${text}`);
+      canvas.setAttribute("aria-label", label);
       if (model) { model.set("said", text); model.save_changes(); }
     },
     paint() {
@@ -174,7 +222,7 @@ function place(root, name, controls, figure, settings, model) {
   const rows = model ? [] : controls.filter((control) => control.label).map(row);
   root.replaceChildren(make("style", { textContent: STYLE }),
     make("div", { className: "lop-live-controls" }, ...rows), buttons,
-    ...(parts.before ?? []), canvas, ...(parts.after ?? []), status);
+    canvas, ...(parts.after ?? []), hint, status);
   controls.forEach(({ name }) => show(name));
 
   function button(item) {
@@ -196,6 +244,12 @@ function place(root, name, controls, figure, settings, model) {
     const field = make("input", { type: "number", min: control.min, max: control.max, step: control.whole ? 1 : "any" });
     slider.setAttribute("aria-label", `${control.label}, slider`);
     slider.addEventListener("input", () => stage.set(control.name, fromSlider(control, slider.value)));
+    slider.addEventListener("keydown", (event) => { // a thousandth of the slider may be less than a digit
+      const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      stage.set(control.name, neighbour(control, settings[control.name], by));
+    });
     field.addEventListener("change", () => stage.set(control.name, field.value));
     inputs.set(control.name, { control, slider, field });
     return make("div", {}, make("label", {}, control.label, field), slider);
@@ -249,7 +303,11 @@ function place(root, name, controls, figure, settings, model) {
   });
   const themed = new MutationObserver(dress);
   dress();
-  resized.observe(canvas);
+  try {
+    resized.observe(canvas, { box: "device-pixel-content-box" }); // tells of enlarged pages, too
+  } catch {
+    resized.observe(canvas); // Safari
+  }
   for (const element of [document.documentElement, document.body]) {
     themed.observe(element, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "theme", "class"] });
   }
@@ -259,27 +317,31 @@ function place(root, name, controls, figure, settings, model) {
 
 // --- Training by frames --------------------------------------------------------------------------
 
-const WORK = 2; // milliseconds of training in a frame; with drawing, singular values too, below 4
+const WORK = 2; // milliseconds of training in a frame; with its last step and drawing, below 4
+const STILL = 12; // where nothing moves
+const NEWS = 700; // milliseconds after which training that takes long says how far it is
 const PLAY = 240; // frames of a whole run
 
 /**
  * Play, pause, step and reset for what advances step by step.
  *
- * begin() makes a fresh start, advance() is one step, over() says whether it has ended, steps() how
- * many there are in all, say() puts the state into words. Returns the buttons [Play, Step, Reset], and
- * run(), which trains to the end, some milliseconds in each frame.
+ * begin() makes a fresh start, advance() is one step, over() says whether it has ended, step() which it
+ * is, steps() how many there are in all, note() keeps the present state for the curves, say() puts it
+ * into words. Returns the buttons [Play, Step, Reset], and run(), which trains to the end, some
+ * milliseconds in each frame.
  */
-export function training(stage, { begin, advance, over, steps, stride, say }) {
-  let playing = false, frame = 0, due = 0;
+export function training(stage, { begin, advance, over, step: at, steps, note, say }) {
+  let playing = false, frame = 0, due = 0, told = 0;
   const play = make("button", { type: "button", textContent: "Play" });
   play.addEventListener("click", () => (playing ? pause() : start()));
 
   function frames(more) {
+    cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => more() && frames(more));
   }
 
   function work(most) {
-    const until = performance.now() + WORK;
+    const until = performance.now() + (stage.still ? STILL : WORK);
     let done = 0;
     for (; done < most && !over() && performance.now() < until; done++) advance();
     return done;
@@ -290,12 +352,24 @@ export function training(stage, { begin, advance, over, steps, stride, say }) {
     due = 0;
   }
 
+  /** Mark what is said as of before; now and then say how far training is. Is it time to? */
+  function news() {
+    stage.busy();
+    if (performance.now() - told < NEWS) return false;
+    told = performance.now();
+    stage.say(`Still in training, at step ${at()}.`, "A figure in training.");
+    stage.busy();
+    return true;
+  }
+
   function run() {
-    pause();
+    halt();
     fresh();
+    told = performance.now();
     const more = () => {
       work(Infinity);
-      if (!stage.still || over()) stage.paint();
+      const late = !over() && news();
+      if (!stage.still || late || over()) stage.paint();
       if (over()) say();
       return !over();
     };
@@ -306,59 +380,62 @@ export function training(stage, { begin, advance, over, steps, stride, say }) {
     if (over()) fresh();
     playing = true;
     play.textContent = "Pause";
+    told = performance.now();
     frames(() => {
       due = Math.min(due + steps() / PLAY, 4 * (1 + steps() / PLAY)); // where it lags, it gives way
       due -= work(Math.floor(due));
       stage.paint();
-      if (over()) pause();
+      if (over()) pause(); else news();
       return playing;
     });
   }
 
-  function pause() {
+  function halt() {
     cancelAnimationFrame(frame);
-    if (playing) say();
     playing = false;
     play.textContent = "Play";
   }
 
-  function step() {
-    pause();
-    if (over()) fresh();
-    for (let i = stride(); i > 0 && !over(); i--) advance();
-    stage.paint();
+  function pause() {
+    halt();
+    note();
     say();
+  }
+
+  function step() {
+    if (over()) fresh();
+    advance();
+    pause();
+    stage.paint();
   }
 
   function reset() {
-    pause();
     fresh();
+    pause();
     stage.paint();
-    say();
   }
 
-  return { buttons: [play, ["Step", step], ["Reset", reset]], run, pause };
+  return { buttons: [play, ["Step", step], ["Reset", reset]], run, halt };
 }
 
 // --- Drawing -------------------------------------------------------------------------------------
 
 /**
- * Draw a left axis that holds all values, and the line below; return where a value stands.
- * panel has left, right, top, bottom; log is the usual scale.
+ * Draw a logarithmic axis that holds all values above the floor, and the line below; return where a
+ * value stands. panel has left, right, top, bottom.
  */
-export function axes(pen, { left, right, top, bottom }, values, title, ink, { log = true, floor = 1e-14 } = {}) {
-  const to = log ? (x) => Math.log10(Math.max(x, floor / 10)) : (x) => x;
+export function axes(pen, { left, right, top, bottom }, values, title, ink, floor = 1e-14) {
+  const to = (x) => Math.log10(Math.max(x, floor / 10));
   let low = Infinity, high = -Infinity;
   for (const value of values) {
-    if (!Number.isFinite(value) || (log && value <= 0)) continue;
-    const x = to(log ? Math.max(value, floor) : value);
+    if (!Number.isFinite(value) || value <= 0) continue;
+    const x = to(Math.max(value, floor));
     if (x < low) low = x;
     if (x > high) high = x;
   }
   if (low > high) [low, high] = [0, 1];
-  const room = log ? 0.1 : 0.05 * (high - low || 1);
-  low -= room;
-  high += room;
+  low -= 0.1;
+  high += 0.1;
   const y = (value) => bottom - (to(value) - low) / (high - low) * (bottom - top);
   pen.strokeStyle = pen.fillStyle = ink;
   pen.lineWidth = 1;
@@ -369,15 +446,13 @@ export function axes(pen, { left, right, top, bottom }, values, title, ink, { lo
   pen.lineTo(right, bottom);
   pen.stroke();
   pen.fillText(title, Math.max(left - 50, 0), top - 8);
-  if (log) {
-    const whole = Math.max(1, Math.ceil((high - low) / 5));
-    for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
-    if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));
-  } else {
-    [low + room, (low + high) / 2, high - room].forEach(mark);
-  }
+  const whole = Math.max(1, Math.ceil((high - low) / 5)), marked = [];
+  for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
+  if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));
   return y;
   function mark(value) {
+    if (marked.some((other) => Math.abs(other - y(value)) < 13)) return;
+    marked.push(y(value));
     pen.fillRect(left - 4, y(value), 4, 1);
     pen.textAlign = "right";
     pen.fillText(short(value, 2), left - 7, y(value) + 4);

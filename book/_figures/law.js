@@ -5,7 +5,7 @@
 // block of a random orthogonal d by d matrix, without an array of that size.
 
 import controls from "./law.json" with { type: "json" };
-import { axes, line, live, short, training, write } from "./kit.js";
+import { axes, line, live, many, short, training, write } from "./kit.js";
 import { Layers, multiply, normal, uniform } from "./numbers.js";
 
 /** A chi-squared number with n degrees of freedom: a sum of n squares, without a loop over n. */
@@ -106,12 +106,12 @@ const POINTS = 250; // of each curve
 function figure(stage) {
   const { settings } = stage;
   let network, history;
-  const every = () => Math.max(1, Math.round(settings.steps / POINTS));
+  const every = () => Math.floor(settings.steps / POINTS) | 1; // odd: else a zigzag of two steps is a line
   const over = () => network.t >= settings.steps || !network.finite;
   const shown = () => Math.min(settings.layer, settings.L);
 
   function note() {
-    history.push({ t: network.t, rho: network.rho, loss: network.loss, spectra: network.spectra() });
+    if (network.finite && history.at(-1)?.t !== network.t) history.push({ t: network.t, rho: network.rho, loss: network.loss, spectra: network.spectra() });
   }
 
   const trained = training(stage, {
@@ -122,11 +122,12 @@ function figure(stage) {
     },
     advance() {
       network.advance();
-      if (network.finite && (network.t % every() === 0 || over())) note();
+      if (network.t % every() === 0 || over()) note();
     },
     over,
+    step: () => network.t,
     steps: () => settings.steps,
-    stride: every,
+    note,
     say,
   });
 
@@ -138,21 +139,26 @@ function figure(stage) {
     say();
   }
 
+  /** How many singular values of the layer are above rho, below, and equal to it. */
+  function counts() {
+    const { rho, spectra } = history[history.length - 1], values = spectra[shown() - 1];
+    const above = values.filter((x) => x > rho * (1 + 1e-9)).length;
+    const below = values.filter((x) => x < rho * (1 - 1e-9)).length;
+    return { rho, above, below, equal: settings.d - above - below };
+  }
+
   function say() {
-    const { rho, spectra } = history[history.length - 1], layer = shown();
-    const above = spectra[layer - 1].filter((x) => x > rho * (1 + 1e-9)).length;
-    const below = spectra[layer - 1].filter((x) => x < rho * (1 - 1e-9)).length;
-    const m = settings.d - 2 * settings.r;
+    const layer = shown(), { rho, above, below, equal } = counts();
     stage.say(
       network.finite
-        ? `After ${network.t} steps: in layer ${layer}, ${above} singular values above ρ, `
-          + `${below} below, and ${m} equal to ρ = ${short(rho)}. Loss ${short(network.loss)}.`
-        : `After ${network.t} steps the loss is beyond all bounds: this step η is too large.`,
+        ? `After ${many(network.t, "step")}: in layer ${layer}, ${many(above, "singular value")} above ρ, `
+          + `${below} below, and ${equal} equal to ρ = ${short(rho)}. Loss ${short(network.loss)}.`
+        : `After ${many(network.t, "step")} the loss is beyond all bounds: this step η is too large.`,
       `Singular values of layer ${layer} and loss, by step.`);
   }
 
   function draw(pen, width, height, colours) {
-    const { d, r, steps } = settings, layer = shown();
+    const { r, steps } = settings, layer = shown();
     const left = 58, right = width - 92, place = (t) => left + (t / steps) * (right - left);
     const panel = { left, right, top: 22, bottom: height * 0.66 };
     const below = { left, right, top: height * 0.66 + 34, bottom: height - 34 };
@@ -164,11 +170,11 @@ function figure(stage) {
     for (let i = 0; i < 2 * r; i++) {
       curve(({ spectra }) => spectra[layer - 1][i], i < r ? "rises" : "falls", 1.8);
     }
-    const { rho, spectra } = history[history.length - 1], last = spectra[layer - 1];
-    const middle = y(Math.abs(rho)), end = right + 6;
-    write(pen, `${d - 2 * r} equal ρ`, end, middle + 4, colours.rest);
-    write(pen, `${r} rise`, end, Math.min(y(last[r - 1]), middle - 15) + 4, colours.rises);
-    write(pen, `${r} fall`, end, Math.max(y(last[r]), middle + 15) + 4, colours.falls);
+    const last = history[history.length - 1].spectra[layer - 1], found = counts();
+    const middle = y(Math.abs(found.rho)), end = right + 6;
+    write(pen, `${found.equal} equal ρ`, end, middle + 4, colours.rest);
+    if (found.above) write(pen, `${found.above} above`, end, Math.min(y(last[r - 1]), middle - 15) + 4, colours.rises);
+    if (found.below) write(pen, `${found.below} below`, end, Math.max(y(last[r]), middle + 15) + 4, colours.falls);
     const loss = axes(pen, below, history.map((point) => point.loss), "loss", colours.ink);
     curve((point) => point.loss, "ink", 1.8, loss, below.bottom);
     write(pen, "step t", (left + right) / 2, height - 4, colours.ink, "center");
@@ -178,7 +184,7 @@ function figure(stage) {
 
   const another = ["New start", () => stage.set("seed", 1 + Math.floor(Math.random() * 999999))];
   const start = () => change("");
-  return { height: 25, buttons: [...trained.buttons, another], change, draw, start, end: trained.pause };
+  return { height: 25, buttons: [...trained.buttons, another], change, draw, start, end: trained.halt };
 }
 
 export default live("law", controls, figure);

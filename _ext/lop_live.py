@@ -58,13 +58,14 @@ def visit(self, node):
     if "</script" in code:
         raise ValueError(f"live figure {name}: the module would end its own script")
     picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'
+    done = self.__dict__.setdefault("lop_live_modules", set())
+    first = "" if name in done else f' id="live-{name}"'
     self.body.append(
-        f'<div class="lop-live" data-lop-figure="{name}" '
+        f'<div class="lop-live"{first} data-lop-figure="{name}" '
         f'data-lop-settings="{escape(json.dumps(node["settings"]))}">'
         f"<noscript>{picture}</noscript></div>"
     )
-    done = self.__dict__.setdefault("lop_live_modules", set())
-    if name not in done:  # a module fills all places of its figure
+    if first:  # a module fills all places of its figure
         done.add(name)
         self.body.append(f'<script type="module">{code}</script>')
     raise nodes.SkipNode

@@ -115,7 +115,7 @@ export function live(name, controls, figure) {
       window.addEventListener("hashchange", () => {
         if (!called()) return;
         Object.entries(readAddress(name, known, location.hash)).forEach(([each, value]) => stage.set(each, value));
-        root.scrollIntoView();
+        root.scrollIntoView({ behavior: "instant" });
       });
     });
   }
@@ -145,10 +145,10 @@ async function bringIntoView(root) {
   let left = false;
   const leave = () => { left = true; };
   for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) window.addEventListener(event, leave, { once: true });
-  root.scrollIntoView();
+  root.scrollIntoView({ behavior: "instant" });
   if (document.readyState !== "complete") await new Promise((done) => window.addEventListener("load", done, { once: true }));
   await globalThis.MathJax?.startup?.promise;
-  if (!left) root.scrollIntoView();
+  if (!left) root.scrollIntoView({ behavior: "instant" });
 }
 
 let places = 0;

@@ -151,7 +151,7 @@ def test_live_figures_and_sliders_work_in_the_notebook(binder, lab, chromium):
     notebook = new_notebook(cells=[new_code_cell(each) for each in cells], metadata=KERNEL)
     nbformat.write(notebook, binder[0] / "play.ipynb")
     page = chromium.new_page(viewport={"width": 1280, "height": 3000})
-    page.goto(f"{lab}/lab/tree/play.ipynb", wait_until="load", timeout=60_000)
+    page.goto(f"{lab}/lab/workspaces/play/tree/play.ipynb", wait_until="load", timeout=60_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth
 

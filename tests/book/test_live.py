@@ -183,6 +183,7 @@ def test_typing_dragging_and_keys_change_it(figure):
     field(live, "rank r").press("Enter")
     assert "2 singular values above ρ, 2 below, and 996 equal" in settled(live, "996 equal")
     slider = field(live, "width d, slider")
+    live.page.evaluate("() => MathJax.startup.promise")  # until then the page still moves
     slider.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
     box = slider.bounding_box()
     mouse = live.page.mouse
@@ -212,7 +213,7 @@ def test_its_buttons(figure):
     settled(live, "After 1 step:")
     live.get_by_role("button", name="Play").click()
     live.get_by_role("button", name="Pause").click()
-    steps = int(re.search(r"After (\d+) steps", settled(live, "After")).group(1))
+    steps = int(re.search(r"After (\d+) step", settled(live, "After")).group(1))
     assert 1 <= steps < 400
     live.get_by_role("button", name="Play").click()
     settled(live, "After 400 steps")
@@ -226,7 +227,7 @@ def test_its_buttons(figure):
 
 def test_a_shared_link_opens_the_same_figure(figure):
     live = figure(address="#law:d=100&r=1&L=2&eps=0.05&eta=0.1&steps=200&layer=1")
-    assert "After 200 steps: in layer 1, 1 singular values above" in settled(live, "200 steps")
+    assert "After 200 steps: in layer 1, 1 singular value above" in settled(live, "200 steps")
     assert field(live, "width d").input_value() == "100"
 
 

@@ -356,8 +356,7 @@ def test_it_says_what_has_come_of_both_networks_when_the_page_opens(figure):
     assert "compressed 8.5 · 10⁻⁷ (first below 0.01 at step 1000)" in said
     assert "narrow 3.7 · 10⁻⁶ (first below 0.01 at step 1712)" in said
     assert said.endswith("1145 of 2304 entries are observed, to determine r(2d − r) = 279 numbers.")
-    label = live.locator("canvas").get_attribute("aria-label").replace("\u00a0", " ")
-    assert "Arrow keys" in label and label.endswith(said)
+    assert "Arrow keys" in live.locator("canvas").get_attribute("aria-label")
 
 
 def test_typing_and_sliders_change_it(figure):
@@ -412,6 +411,7 @@ def hinted(live, text):
 def test_the_picture_is_painted_by_keys(figure):
     live = figure(address="#completion:p=1&steps=300&d=20&r=2")
     settled(live, "400 of 400")
+    live.locator("canvas").evaluate(RESTS)
     live.locator("canvas").focus()
     for key in (*["ArrowDown"] * 3, *["ArrowRight"] * 5, "ArrowUp", "ArrowLeft"):
         live.page.keyboard.press(key)

@@ -252,7 +252,7 @@ def test_it_shows_the_rate_when_the_page_opens(figure):
         said(live, "Trained"),
     )
     label = live.locator("canvas").get_attribute("aria-label")
-    assert label.startswith("The samples of 5 classes in layer 2") and "C₂ = 0.314" in label
+    assert label.startswith("The samples of 5 classes in layer 2")
 
 
 def test_typing_dragging_and_keys_change_it(figure):
@@ -328,10 +328,10 @@ def test_its_buttons(figure):
     assert "training has not finished, the loss is still 25" in first
     assert "each layer multiplies C by 1;" in first
     button(live, "Step").click()
-    said(live, "After 3 steps")
+    said(live, "After 1 step ")
     button(live, "Play").click()
     button(live, "Pause").click()
-    assert 3 <= int(re.search(r"After (\d+) steps", said(live, "After")).group(1)) < 272
+    assert 1 <= int(re.search(r"After (\d+) step", said(live, "After")).group(1)) < 272
     button(live, "Play").click()
     said(live, "Trained for 272 steps")
     button(live, "New start").click()
@@ -351,8 +351,8 @@ def test_a_shared_link_opens_the_same_figure(figure):
 
 
 def test_training_that_does_not_end_is_called_so(figure):
-    live = figure(wait="After", address="#features:L=8&eps=0.05&K=5&n=10")
-    said(live, "Still in training, at step")  # it says how far it is
+    wait = "Still in training, at step"  # it says how far it is
+    live = figure(wait=wait, address="#features:L=8&eps=0.05&K=5&n=10")
     said(live, "After 10000")
     assert "training has not finished, the loss is still 25, of 25 at the start" in said(live, "")
 

@@ -74,7 +74,9 @@ const STYLE = `
 .lop-live-controls input, .lop-live-controls select { border: 1px solid var(--lop-live-edge);
   background: transparent; color: inherit; font: inherit; }
 .lop-live-controls option { background: Canvas; color: CanvasText; }
-.lop-live-controls input[type="number"] { width: 6.4rem; padding: 0.1rem 0.2rem; }
+.lop-live-controls input[type="number"] { width: 5rem; padding: 0.1rem 0.3rem;
+  appearance: textfield; }
+.lop-live-controls input::-webkit-inner-spin-button { appearance: none; margin: 0; }
 .lop-live-controls input[type="range"] { width: 100%; height: 1.6rem; margin: 0;
   accent-color: var(--lop-live-rises); }
 .lop-live-buttons { display: flex; flex-wrap: wrap; gap: 0.5rem; margin: 0.8rem 0; }

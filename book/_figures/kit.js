@@ -95,7 +95,7 @@ const COLOURS = ["ink", "rises", "falls", "rest", "third", "fourth", "fifth"];
  *
  * `figure(stage)` is called once; it sets up and returns
  *   height  of the picture in rem (a number, or a function of the width in pixels),
- *   buttons of [text, action],
+ *   buttons, each an element or [text, action],
  *   change(name), called after a setting has changed,
  *   draw(pen, width, height, colours), which reads nothing of the page; it is also called with a
  *     pen that writes SVG, and so uses only what that one knows (tools/pen.js),
@@ -230,7 +230,7 @@ function place(root, name, controls, figure, settings, model) {
   function button(item) {
     if (item instanceof Node) return item;
     const element = make("button", { type: "button", textContent: item[0] });
-    element.addEventListener("click", () => item[1](element));
+    element.addEventListener("click", item[1]);
     return element;
   }
 

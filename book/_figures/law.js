@@ -111,7 +111,8 @@ function figure(stage) {
   const shown = () => Math.min(settings.layer, settings.L);
 
   function note() {
-    if (network.finite && history.at(-1)?.t !== network.t) history.push({ t: network.t, rho: network.rho, loss: network.loss, spectra: network.spectra() });
+    const { t, rho, loss, finite } = network;
+    if (finite && history.at(-1)?.t !== t) history.push({ t, rho, loss, spectra: network.spectra() });
   }
 
   const trained = training(stage, {

@@ -5,7 +5,7 @@
 
 import controls from "./features.json" with { type: "json" };
 import { axes, line, live, make, many, short, training, write } from "./kit.js";
-import { Layers, normal, uniform } from "./numbers.js";
+import { Layers, normal, orthonormalise, uniform } from "./numbers.js";
 
 function dot(x, y) {
   let sum = 0;
@@ -13,19 +13,12 @@ function dot(x, y) {
   return sum;
 }
 
-/** Make rows orthonormal, each against those before it: Gram and Schmidt, twice against rounding. */
+/** Orthonormal rows that span what these do, each those before it. */
 export function orthonormalRows(rows) {
-  rows.forEach((row, j) => {
-    for (let pass = 0; pass < 2; pass++) {
-      for (let i = 0; i < j; i++) {
-        const along = dot(row, rows[i]);
-        for (let s = 0; s < row.length; s++) row[s] -= along * rows[i][s];
-      }
-      const length = Math.sqrt(dot(row, row));
-      for (let s = 0; s < row.length; s++) row[s] /= length;
-    }
-  });
-  return rows;
+  const k = rows.length, d = rows[0].length;
+  const columns = Float64Array.from({ length: d * k }, (_, i) => rows[i % k][Math.floor(i / k)]);
+  orthonormalise(columns, d, k, uniform(1));
+  return rows.map((_, j) => Float64Array.from({ length: d }, (_, i) => columns[i * k + j]));
 }
 
 /** Rows of normal numbers. */
@@ -40,7 +33,7 @@ export class Network extends Layers {
     // V_1 as rows: first the classes, along which the target acts, then what else the start sees.
     const means = Array.from({ length: K }, (_, c) =>
       Float64Array.from({ length: N }, (_, i) => (Math.floor(i / n) === c ? 1 / Math.sqrt(n) : 0)));
-    const V = orthonormalRows([...means, ...A.map((row) => Float64Array.from(row))]);
+    const V = orthonormalRows([...means, ...A]);
     const target = filled((i) => (i % (k + 1) === 0 && i < K * k ? Math.sqrt(n) : 0));
     const Ws = Array.from({ length: L }, () => filled((i) => (i % (k + 1) ? 0 : eps)));
     // The last layer has K rows. Zeros below them get no gradient, and make all layers square.

@@ -17,6 +17,7 @@ import re
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
@@ -54,6 +55,15 @@ def site_address(config):
         )
     host = f"{parts['owner'].lower()}.github.io"
     return f"https://{host}/" + ("" if parts["name"].lower() == host else f"{parts['name']}/")
+
+
+def address_said(settings):
+    """Return the same from _config.yml as it was read, for tools that run without Sphinx."""
+    config = SimpleNamespace(
+        html_baseurl=(settings.get("html") or {}).get("baseurl", ""),
+        html_theme_options={"repository_url": settings["repository"]["url"]},
+    )
+    return site_address(config)
 
 
 def use_address(app, config):

@@ -11,7 +11,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import yaml
@@ -22,7 +21,7 @@ from lop_utils.scale import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
-from lop_site import site_address  # noqa: E402
+from lop_site import address_said  # noqa: E402
 
 PICTURE = "book/_static/spectrum.svg"
 
@@ -41,16 +40,12 @@ def derived(root=ROOT):
     """Return every file that repeats something, by name, as it must be."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url = config["repository"]["url"]
-    about = SimpleNamespace(
-        html_baseurl=(config.get("html") or {}).get("baseurl", ""),
-        html_theme_options={"repository_url": url},
-    )
     machine = recorded("bench-machine")["values"]
     machine = {name: machine[name] for name in ("sides", "rows", "widths", "constants")}
     repeated = {
         "url": url,
         "name": url.rsplit("/", 1)[-1],
-        "site": site_address(about),
+        "site": address_said(config),
         "machine": json.dumps(machine),
     }
     texts = {}

@@ -1,0 +1,472 @@
+"""Grade a folder of submissions, each in a process of its own, into one table.
+
+usage: grade.py NAME SUBMISSIONS [--out FOLDER] [--roster FILE] [--jobs N]
+                [--seconds S] [--memory GIB]
+
+NAME         an assignment: `make assignments` has written it
+SUBMISSIONS  a folder of notebooks or zip files, one a student, or of folders, one a student
+--out        where the results go (build/grades/NAME); a folder that has some already is refused
+--roster     a text file with one student a line, as the submissions are named: who is missing?
+--jobs       submissions graded at once (one a processor)
+--seconds    time for one submission (300);  --memory  its memory in GiB (4)
+
+grades.csv     a line a student: status, points, each question; written questions are left empty
+feedback/      for each student what was lost and why
+written.md     the written answers, question by question, to grade by hand
+"""
+
+import argparse
+import ast
+import csv
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from assignments import FOLDER, ROOT, Question, names, read
+from sandbox import LIMITS, protection, python_folders, run
+from tqdm import tqdm
+
+LARGEST = 20 * 2**20  # bytes of a submission
+LONGEST = 20_000  # characters of a written answer
+# Says in one sentence what a status means for the instructor.
+SENTENCES = {
+    "graded": "",
+    "missing": "nothing was handed in",
+    "unreadable": "the file is no notebook: ask for it again",
+    "other assignment": "the notebook belongs to another assignment",
+    "time": "stopped: it ran longer than allowed; nothing is graded",
+    "memory": "stopped: it took more memory than allowed; nothing is graded",
+    "processes": "stopped: it started too many processes; nothing is graded",
+    "disk": "stopped: it wrote more than allowed; nothing is graded",
+    "no result": "it ended without a result, as a notebook does that ends its own process",
+    "doubtful": "the result does not fit the tests: read the notebook",
+}
+
+
+class Submission(NamedTuple):
+    """What one student handed in: the bytes of a notebook, or why there are none."""
+
+    student: str
+    content: bytes | None
+    trouble: str = ""
+
+
+class Grade(NamedTuple):
+    """What became of it."""
+
+    student: str
+    status: str
+    points: dict[str, float]
+    messages: dict[str, list[str]]
+    flags: list[str]
+    written: dict[str, str]
+    seconds: float
+    said: str = ""
+
+
+class Grader(NamedTuple):
+    """An assignment as the grader needs it."""
+
+    name: str
+    archive: Path
+    questions: list[Question]
+    points: dict[str, float]
+    allowed: set[str]
+
+
+# --- What was handed in ------------------------------------------------------------------
+
+
+def submissions(folder, roster=()):
+    """Yield one submission for each student, in the order of their names."""
+    found = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.name.startswith((".", "__")):
+            continue
+        if path.is_dir() or path.suffix in (".ipynb", ".zip"):
+            student = path.name if path.is_dir() else path.stem
+            while student in found:  # the same name as a file and as a folder
+                student += "+"
+            found[student] = path
+    for student in sorted(found.keys() | set(roster)):
+        yield opened(student, found[student]) if student in found else Submission(student, None)
+
+
+def opened(student, path):
+    """Read what one student handed in, without trusting it."""
+    try:
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix in (".ipynb", ".zip")]
+            inside = [p for p in inside if ".ipynb_checkpoints" not in p.parts and p.is_file()]
+            if not inside:
+                return Submission(student, None)
+            if len(inside) > 1:
+                return Submission(student, None, f"{len(inside)} notebooks in one folder")
+            path = inside[0]
+        if path.suffix == ".zip":
+            return Submission(student, unpacked(path))
+        if path.stat().st_size > LARGEST:
+            return Submission(student, None, f"more than {LARGEST // 2**20} MiB")
+        return Submission(student, path.read_bytes())
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        return Submission(student, None, str(error))
+
+
+def unpacked(path):
+    """Return the one notebook in a zip file, without writing anything."""
+    with zipfile.ZipFile(path) as archive:
+        inside = [
+            entry
+            for entry in archive.infolist()
+            if entry.filename.endswith(".ipynb")
+            and not entry.filename.startswith("__MACOSX")
+            and ".ipynb_checkpoints" not in entry.filename
+        ]
+        if len(inside) != 1:
+            raise ValueError(f"wanted one notebook in the zip file, got {len(inside)}")
+        if inside[0].file_size > LARGEST:
+            raise ValueError(f"more than {LARGEST // 2**20} MiB")
+        return archive.read(inside[0])
+
+
+def parsed(content):
+    """Return the notebook; raise a ValueError where there is none."""
+    try:
+        notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
+        nbformat.validate(notebook)
+        return notebook
+    except Exception as error:  # whatever rubbish makes the library raise
+        raise ValueError(f"no notebook: {type(error).__name__}") from None
+
+
+def prepared(notebook, name):
+    """Return it as it is to be run: by our Python, without outputs, under its assignment's name."""
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata["otter"] = {"assignment_name": name}  # Colab may have dropped it
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def belongs(notebook):
+    """Return the name of the assignment that a notebook says it belongs to, or None."""
+    said = notebook.metadata.get("otter")
+    return said.get("assignment_name") if isinstance(said, dict) else None
+
+
+def written_answers(notebook, questions):
+    """Return what stands below each question that is graded by hand."""
+    found, name = {}, None
+    manual = [question.name for question in questions if question.manual]
+    for cell in notebook.cells:
+        if "<!-- BEGIN QUESTION -->" in cell.source:
+            name = manual[len(found)] if len(found) < len(manual) else None
+            found.setdefault(name, [])
+            continue
+        if "<!-- END QUESTION -->" in cell.source:
+            name = None
+        elif name:
+            found[name].append(cell.source)
+    return {name: "\n\n".join(found.get(name, []))[:LONGEST] for name in manual}
+
+
+def flags(notebook, allowed):
+    """Return what a person should look at: imports and calls that no answer needs."""
+    found = set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or cell.source.startswith("# @title Setup"):
+            continue
+        code = re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M)
+        if code != cell.source:
+            found.add("runs a magic or a shell command")
+        try:
+            tree = ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # otter reports what cannot run
+        found |= {f"imports {name}" for name in imported(tree) - allowed}
+        called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        found |= {f"uses {name}" for name in called & SUSPECT}
+    return sorted(found)
+
+
+SUSPECT = {"open", "exec", "eval", "compile", "__import__", "globals", "otter"}
+
+
+def imported(tree):
+    """Return the dotted names of what a tree imports."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+# --- Grading -----------------------------------------------------------------------------
+
+
+def grader(name, archive=None):
+    """Return what grades an assignment; raise where `make assignments` has not written it."""
+    archive = archive or ROOT / FOLDER / name / "solution" / "grader.zip"
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive}: not there; run `make assignments` first")
+    assignment = read(name)
+    allowed = set()
+    for cell in assignment.notebook.cells:
+        if cell.cell_type == "code" and "BEGIN TEST" not in cell.source:
+            allowed |= imported(ast.parse(cell.source))
+    return Grader(name, archive, assignment.questions, possible(archive), allowed)
+
+
+def possible(archive):
+    """Return the points of each question, as its tests say them."""
+    from otter.test_files import ExceptionTestFile
+
+    points = {}
+    with zipfile.ZipFile(archive) as tests:
+        for file in sorted(tests.namelist()):
+            if re.fullmatch(r"tests/\w+\.py", file):
+                text = tests.read(file).decode("utf-8")
+                cases = ExceptionTestFile.from_string(text).test_cases
+                points[Path(file).stem] = sum(case.points for case in cases)
+    return points
+
+
+def graded(submission, grader, limits=LIMITS, hidden=()):
+    """Grade one submission, whatever it is."""
+
+    def ended(status, seconds=0.0, said="", points=None, messages=None):
+        empty = dict.fromkeys(grader.points, 0.0)
+        return Grade(
+            submission.student,
+            status,
+            points or empty,
+            messages or {},
+            look,
+            written,
+            seconds,
+            said,
+        )
+
+    look, written = [], {}
+    if submission.content is None:
+        return ended("unreadable" if submission.trouble else "missing", said=submission.trouble)
+    try:
+        notebook = parsed(submission.content)
+    except ValueError as error:
+        return ended("unreadable", said=str(error))
+    look = flags(notebook, grader.allowed)
+    written = written_answers(notebook, grader.questions)
+    if belongs(notebook) not in (None, grader.name):
+        return ended("other assignment", said=str(belongs(notebook))[:100])
+    with tempfile.TemporaryDirectory(prefix="grading-") as folder:
+        folder = Path(folder).resolve()
+        nbformat.write(prepared(notebook, grader.name), folder / "submission.ipynb")
+        shutil.copy(grader.archive, folder / "grader.zip")
+        (folder / "out").mkdir()
+        command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", "grader.zip"]
+        outcome = run(
+            [*command, "-o", "out", "submission.ipynb"],
+            folder,
+            limits,
+            hidden=[*(ROOT / part for part in PRIVATE), *hidden],
+            shown=[ROOT, *python_folders()],
+        )
+        if outcome.status != "done":
+            return ended(outcome.status, outcome.seconds)
+        try:
+            points, messages = result(folder / "out" / "results.json", grader.points)
+        except FileNotFoundError:
+            return ended("no result", outcome.seconds, outcome.said)
+        except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+            return ended("doubtful", outcome.seconds, f"{type(error).__name__}: {error}")
+    return ended("graded", outcome.seconds, "", points, messages)
+
+
+# What no submission needs to see: sources with solutions, hidden tests, what others got.
+PRIVATE = ("book/teaching", "build", ".git")
+
+
+def result(path, possible):
+    """Return (points, messages) of each question; raise where they do not fit the tests."""
+    if path.is_symlink() or path.stat().st_size > LARGEST:
+        raise ValueError("results.json: wanted a small file")
+    tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
+    tests = {test["name"]: test for test in tests if "max_score" in test}
+    if {name: float(test["max_score"]) for name, test in tests.items()} != possible:
+        raise ValueError(f"wanted the questions {possible}, got {sorted(tests)}")
+    points, messages = {}, {}
+    for name, test in tests.items():
+        points[name] = float(test["score"])
+        if not 0 <= points[name] <= possible[name]:  # not a number fails as well
+            raise ValueError(f"{name}: wanted 0 to {possible[name]} points, got {test['score']}")
+        messages[name] = reasons(str(test["output"]))
+    return points, messages
+
+
+def reasons(output):
+    """Return why tests failed, without the line of the test that Otter shows."""
+    found = re.findall(r"^\s+Error at line \d+ in test \w+:\n.*\n\s*(\w+): (.+)$", output, re.M)
+    said = [text if kind == "AssertionError" else f"{kind}: {text}" for kind, text in found]
+    return list(dict.fromkeys(said))  # a cause that fails two tests is said once
+
+
+# --- What the instructor gets ------------------------------------------------------------
+
+
+def safe(text):
+    """Return a text that no spreadsheet takes for a formula."""
+    return f"'{text}" if str(text).startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def row(grade, grader):
+    """Return the line of one student."""
+    lost = [f"{name}: {text}" for name, texts in grade.messages.items() for text in texts]
+    why = SENTENCES[grade.status] or "; ".join(lost)
+    return {
+        "student": safe(grade.student),
+        "status": grade.status,
+        "points": sum(grade.points.values()),
+        "of": sum(grader.points.values()),
+        **{
+            question.name: "" if question.manual else grade.points[question.name]
+            for question in grader.questions
+        },
+        "look": "; ".join(grade.flags),
+        "seconds": f"{grade.seconds:.0f}",
+        "why": safe(f"{why} {grade.said if not grade.status == 'graded' else ''}".strip()[:1000]),
+    }
+
+
+def replace(path, text):
+    """Write a file at once or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="")
+    os.replace(part, path)
+
+
+def table(grades, grader):
+    """Return grades.csv."""
+    import io
+
+    rows = [row(grade, grader) for grade in sorted(grades, key=lambda grade: grade.student)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def feedback(grade, grader):
+    """Return what one student may be told."""
+    lines = [f"# {grader.name}", f"{SENTENCES[grade.status] or 'Graded.'}"]
+    for question in grader.questions:
+        if question.manual:
+            lines.append(
+                f"## {question.name}: {question.title}\n\nGraded by hand: of {question.points}."
+            )
+            continue
+        got = f"{grade.points[question.name]:g} of {grader.points[question.name]:g}"
+        reasons = "\n".join(f"- {text}" for text in grade.messages.get(question.name, []))
+        lines.append(f"## {question.name}: {question.title}\n\n{got}.\n\n{reasons}".rstrip())
+    return "\n\n".join(lines) + "\n"
+
+
+def collected(grades, grader):
+    """Return written.md: the answers to each question one after the other."""
+    lines = [f"# {grader.name}: written answers"]
+    for question in grader.questions:
+        if not question.manual:
+            continue
+        lines.append(f"## {question.name}: {question.title} ({question.points} points)")
+        lines.append(f"**Rubric.** {question.note['Rubric']}")
+        for grade in sorted(grades, key=lambda grade: grade.student):
+            answer = grade.written.get(question.name, "").strip() or "(nothing)"
+            fence = "~" * (1 + max([2, *map(len, re.findall("~+", answer))]))
+            lines.append(f"### {grade.student}\n\n{fence}text\n{answer}\n{fence}")
+    return "\n\n".join(lines) + "\n"
+
+
+def file_name(student):
+    """Return a name for a file of one student that leads nowhere else."""
+    return re.sub(r"[^\w .@+-]", "_", student).strip(". ") or "_"
+
+
+def write(grades, grader, out):
+    """Write all results so far."""
+    replace(out / "grades.csv", table(grades, grader))
+    replace(out / "written.md", collected(grades, grader))
+
+
+def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):
+    """Grade all submissions of a folder; return the grades."""
+    known = grader(name)
+    waiting = list(submissions(folder, roster))
+    if not waiting:
+        raise ValueError(f"{folder}: wanted notebooks, zip files or folders of students, got none")
+    if (out / "grades.csv").exists():
+        raise ValueError(f"{out}: has grades.csv already; name another folder with --out")
+    (out / "feedback").mkdir(parents=True, exist_ok=True)
+    show(protection())
+    solution = known.archive.with_name(f"{name}.ipynb")
+    hidden = [Path(folder).resolve(), out.resolve()]
+    reference = graded(Submission("reference", solution.read_bytes()), known, limits, hidden)
+    if reference.points != known.points:
+        raise ValueError(f"the reference solution does not get full marks here: {reference}")
+    show(f"the reference gets {sum(known.points.values()):g} points in {reference.seconds:.0f} s")
+    grades = []
+    with ThreadPoolExecutor(jobs) as pool:
+        at_work = [pool.submit(graded, each, known, limits, hidden) for each in waiting]
+        for done in tqdm(as_completed(at_work), total=len(at_work), desc=name, disable=None):
+            grades.append(done.result())
+            grade = grades[-1]
+            replace(out / "feedback" / f"{file_name(grade.student)}.md", feedback(grade, known))
+            write(grades, known, out)
+    return grades
+
+
+def main(arguments):
+    """Read the command line, grade, and say where the results are."""
+    usage = __doc__.split("\n\n")[1].removeprefix("usage: ")
+    parser = argparse.ArgumentParser(
+        usage=usage,
+        epilog=__doc__.split("\n\n", 2)[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=names(), metavar="NAME")
+    parser.add_argument("submissions", type=Path, metavar="SUBMISSIONS")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--roster", type=Path)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=LIMITS.seconds)
+    parser.add_argument("--memory", type=float, default=LIMITS.memory)
+    said = parser.parse_args(arguments)
+    roster = said.roster.read_text(encoding="utf-8").splitlines() if said.roster else []
+    out = said.out or ROOT / "build" / "grades" / said.name
+    grades = grade_folder(
+        said.name,
+        said.submissions,
+        out,
+        roster=[line.strip() for line in roster if line.strip()],
+        jobs=said.jobs,
+        limits=LIMITS._replace(seconds=said.seconds, memory=said.memory),
+    )
+    count = sum(grade.status == "graded" for grade in grades)
+    print(f"{count} of {len(grades)} graded: {out / 'grades.csv'}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"grade.py: {error}")

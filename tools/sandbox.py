@@ -1,0 +1,194 @@
+"""Run a program that may be hostile: bounded in time, memory, processes and disk, and shut in.
+
+What bounds it everywhere is a clock, the limits of the shell, and a watch over the whole tree of
+processes. What shuts it in is bubblewrap, where it is installed and the system lets it make
+namespaces: then there is no network, nothing of the disk can be written, folders that are named
+are not even seen, and no process outlives the first.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+GIB = 2**30
+WATCH = 0.2  # seconds between two looks at the processes
+TAIL = 2000  # characters kept of what the program says
+
+
+class Limits(NamedTuple):
+    """What one program may take."""
+
+    seconds: float = 300.0
+    memory: float = 4.0  # GiB, of all its processes together
+    disk: float = 0.25  # GiB, of its folder and of each file
+    processes: int = 64
+
+
+LIMITS = Limits()
+
+
+class Outcome(NamedTuple):
+    """How it ended: "done", or which limit it met."""
+
+    status: str
+    code: int | None
+    seconds: float
+    said: str
+
+
+@cache
+def bubblewrap():
+    """Return the path of bubblewrap if it can shut in here, else None."""
+    path = shutil.which("bwrap")
+    if path is None:
+        return None
+    tried = subprocess.run(
+        [path, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+        capture_output=True,
+    )
+    return path if tried.returncode == 0 else None
+
+
+def protection():
+    """Say in a sentence what a program can and cannot reach here."""
+    if bubblewrap():
+        return "shut in by bubblewrap: no network, no writing outside of its own folder"
+    return (
+        "NOT shut in: a submission can use the network and can read and write what you can. "
+        "Install bubblewrap (Linux), or grade on a machine that holds nothing of value"
+    )
+
+
+def python_folders():
+    """Return where this Python and its packages lie, wherever that is."""
+    ours = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parent.parent)
+    return list(dict.fromkeys(str(Path(path).resolve()) for path in ours))
+
+
+def walls(folder, hidden, shown):
+    """Return the beginning of a command that shuts in what follows; empty without bubblewrap."""
+    if bubblewrap() is None:
+        return []
+    command = [bubblewrap(), "--unshare-all", "--die-with-parent", "--new-session"]
+    command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    for path in ("/tmp", Path.home()):
+        command += ["--tmpfs", str(path)]
+    for path in shown:  # after what hides a folder above it
+        command += ["--ro-bind", str(path), str(path)]
+    for path in hidden:
+        if Path(path).is_dir():
+            command += ["--tmpfs", str(path)]
+    return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
+
+
+def run(command, folder, limits=LIMITS, *, hidden=(), shown=(), environment=None):
+    """Run a command in a folder of its own; it ends by itself or at the first limit it meets.
+
+    Where bubblewrap shuts in, /tmp and the home folder are empty but for the folders ``shown``,
+    and so are the folders ``hidden``, which may lie below those.
+    """
+    folder = Path(folder).resolve()
+    # bash's own limits: -v bounds one process, the watch below all of them together.
+    bounded = (
+        f"ulimit -c 0; ulimit -f {int(limits.disk * 2**20)};"
+        f" ulimit -v {int((limits.memory + 8) * 2**20)} 2>/dev/null;"
+        ' exec "$@"'
+    )
+    command = [*walls(folder, hidden, shown), "bash", "-c", bounded, "bash", *map(str, command)]
+    started = time.monotonic()
+    log = folder / "said.txt"
+    with log.open("wb") as said:
+        process = psutil.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=own_environment(folder) | (environment or {}),
+            start_new_session=True,
+        )
+        status = watch(process, folder, limits, started)
+    with log.open("rb") as said:
+        said.seek(max(0, log.stat().st_size - TAIL))
+        text = said.read(TAIL).decode("utf-8", "replace")
+    return Outcome(status, process.returncode, time.monotonic() - started, text)
+
+
+def own_environment(folder):
+    """Return the environment: no secrets of ours, nothing outside of the folder to write to."""
+    kept = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+    home = str(folder)
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "HOME": home,
+        "TMPDIR": home,
+        "IPYTHONDIR": f"{home}/.ipython",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "MPLBACKEND": "agg",
+        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+
+
+def watch(process, folder, limits, started):
+    """Wait for the end; return "done", or the limit for which everything was killed."""
+    family = {}
+    while True:
+        with suppress(psutil.TimeoutExpired):
+            process.wait(timeout=WATCH)
+            kill(family)
+            return "done"
+        with suppress(psutil.NoSuchProcess):
+            family |= {child.pid: child for child in process.children(recursive=True)}
+        met = limit_met(family.values(), folder, limits, started)
+        if met:
+            kill({process.pid: process} | family)
+            process.wait()
+            return met
+
+
+def limit_met(processes, folder, limits, started):
+    """Return the name of the limit that is exceeded, or None."""
+    if time.monotonic() - started > limits.seconds:
+        return "time"
+    alive, memory = 0, 0
+    for process in processes:
+        with suppress(psutil.Error):
+            memory += process.memory_info().rss
+            alive += process.is_running()
+    if memory > limits.memory * GIB:
+        return "memory"
+    if alive > limits.processes:
+        return "processes"
+    if used(folder) > limits.disk * GIB:
+        return "disk"
+    return None
+
+
+def used(folder):
+    """Return the bytes of all files below a folder."""
+    total = 0
+    for where, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, file)).st_size
+    return total
+
+
+def kill(processes):
+    """Kill all of them, and what they have started meanwhile."""
+    for process in processes.values():
+        with suppress(psutil.Error):
+            for child in process.children(recursive=True):
+                with suppress(psutil.Error):
+                    child.kill()
+            process.kill()

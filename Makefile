@@ -69,6 +69,14 @@ notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed
 colab: $(READY) ## write the chapters as notebooks for Colab in _build/colab
 	@$(BUILD) --builder custom --custom-builder colab
 
+.PHONY: assignments
+assignments: $(READY) ## write the assignments for students, instructors and graders in build/assignments
+	@$(ONE) $(BIN)/python tools/assignments.py
+
+.PHONY: grade
+grade: $(READY) ## grade a folder: make grade NAME=whitening FROM=submissions [MORE="--roster names.txt"]
+	@$(BIN)/python tools/grade.py '$(NAME)' '$(FROM)' $(MORE)
+
 .PHONY: lab
 lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 	@$(BIN)/jupyter lab book
@@ -117,7 +125,7 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) -c constraints.txt -e '.[book,test]'
+	@$(PIP) -c constraints.txt -e '.[book,test,course]'
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

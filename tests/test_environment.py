@@ -33,7 +33,8 @@ def requirements(*extras):
 
 
 def conda_packages():
-    entries = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    *entries, by_pip = CONDA["dependencies"]
+    entries = entries + by_pip["pip"]
     parts = [re.fullmatch(r"([\w.-]+?)\s*([=<>!].*)?", entry).groups() for entry in entries]
     return {RENAMED.get(name, name): version or "" for name, version in parts}
 
@@ -72,7 +73,7 @@ def test_conda_brings_every_dependency_of_the_package_and_of_jupyterlab():
 
 
 def test_conda_never_brings_less_than_the_package_asks_for():
-    asked = requirements("lab", "book", "test")
+    asked = requirements("lab", "book", "test", "course")
     for name, version in conda_packages().items():
         if name in asked and version.startswith(">="):
             lowest = version.removeprefix(">=").split(",")[0]
@@ -80,7 +81,7 @@ def test_conda_never_brings_less_than_the_package_asks_for():
 
 
 def test_conda_names_only_known_packages():
-    known = requirements("book", "test", "lab").keys() | {"python", "pip"}
+    known = requirements("book", "test", "lab", "course").keys() | {"python", "pip"}
     assert conda_packages().keys() <= known
 
 
@@ -107,18 +108,21 @@ def test_constraints_are_exact_versions():
 
 
 def test_everything_needed_is_pinned():
-    missing = needed("book", "test").keys() - pins().keys() - FREE
+    missing = needed("book", "test", "course").keys() - pins().keys() - FREE
     assert not missing
 
 
 def test_the_present_environment_is_the_pinned_one():
     present = {
-        name: importlib.metadata.version(name) for name in needed("book", "test").keys() - FREE
+        name: importlib.metadata.version(name)
+        for name in needed("book", "test", "course").keys() - FREE
     }
     assert {name: v for name, v in present.items() if v not in pins()[name].specifier} == {}
 
 
-@pytest.mark.parametrize("requirement", requirements("book", "test", "lab").values(), ids=str)
+@pytest.mark.parametrize(
+    "requirement", requirements("book", "test", "lab", "course").values(), ids=str
+)
 def test_pins_meet_what_is_asked(requirement):
     name = canonicalize_name(requirement.name)
     if name not in FREE:

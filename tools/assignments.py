@@ -194,7 +194,11 @@ def environment(root=ROOT):
     return {
         "channels": said["channels"],
         "dependencies": [
-            *(d for d in said["dependencies"] if re.split("[>=<]", d)[0] not in NOT_GRADED),
+            *(
+                each
+                for each in said["dependencies"]  # Otter adds itself to what pip brings
+                if isinstance(each, str) and re.split("[>=<]", each)[0] not in NOT_GRADED
+            ),
             {"pip": [f"lop-utils @ {package(root)}"]},
         ],
     }

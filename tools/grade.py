@@ -215,9 +215,14 @@ def imported(tree):
 # --- Grading -----------------------------------------------------------------------------
 
 
+def grader_of(name):
+    """Return where `make assignments` puts what grades an assignment."""
+    return ROOT / FOLDER / name / "solution" / "grader.zip"
+
+
 def grader(name, archive=None):
     """Return what grades an assignment; raise where `make assignments` has not written it."""
-    archive = archive or ROOT / FOLDER / name / "solution" / "grader.zip"
+    archive = archive or grader_of(name)
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: not there; run `make assignments` first")
     assignment = read(name)

@@ -44,6 +44,17 @@ class Outcome(NamedTuple):
     said: str
 
 
+# A view of the disk that cannot be written, with processes and devices of its own.
+ROOM = [
+    "--unshare-all",
+    "--die-with-parent",
+    "--new-session",
+    *("--ro-bind", "/", "/"),
+    *("--dev", "/dev"),
+    *("--proc", "/proc"),
+]
+
+
 @cache
 def bubblewrap():
     """Return the path of bubblewrap if it can shut in here, else None."""
@@ -51,7 +62,8 @@ def bubblewrap():
     if path is None:
         return None
     tried = subprocess.run(
-        [path, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+        [path, *ROOM, "--size", "65536", "--tmpfs", "/tmp", "true"],
+        check=False,
         capture_output=True,
     )
     return path if tried.returncode == 0 else None
@@ -73,19 +85,22 @@ def python_folders():
     return list(dict.fromkeys(str(Path(path).resolve()) for path in ours))
 
 
-def walls(folder, hidden, shown):
+def walls(folder, limits, hidden, shown):
     """Return the beginning of a command that shuts in what follows; empty without bubblewrap."""
     if bubblewrap() is None:
         return []
-    command = [bubblewrap(), "--unshare-all", "--die-with-parent", "--new-session"]
-    command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-    for path in ("/tmp", Path.home()):
-        command += ["--tmpfs", str(path)]
+
+    def empty(path, size):
+        return ["--size", str(int(size)), "--tmpfs", str(path)]
+
+    command = [bubblewrap(), *ROOM]
+    for path in ("/tmp", "/dev/shm", Path.home()):
+        command += empty(path, limits.disk * GIB)
     for path in shown:  # after what hides a folder above it
         command += ["--ro-bind", str(path), str(path)]
     for path in hidden:
         if Path(path).is_dir():
-            command += ["--tmpfs", str(path)]
+            command += empty(path, 2**16)
     return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
 
 
@@ -102,7 +117,14 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=(), environment=None
         f" ulimit -v {int((limits.memory + 8) * 2**20)} 2>/dev/null;"
         ' exec "$@"'
     )
-    command = [*walls(folder, hidden, shown), "bash", "-c", bounded, "bash", *map(str, command)]
+    command = [
+        *walls(folder, limits, hidden, shown),
+        "bash",
+        "-c",
+        bounded,
+        "bash",
+        *map(str, command),
+    ]
     started = time.monotonic()
     log = folder / "said.txt"
     with log.open("wb") as said:

@@ -120,7 +120,9 @@ def lowest():
 def conda_as_pip():
     """Return environment.yml's packages as pip installs them, but torch and Python."""
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    named = [Requirement(each.replace("python=", "python==")) for each in conda["dependencies"]]
+    *packages, by_pip = conda["dependencies"]
+    packages = [each.replace("python=", "python==") for each in packages] + by_pip["pip"]
+    named = [Requirement(each) for each in packages]
     for each in named:
         each.name = RENAMED.get(each.name, each.name)
     return [str(each) for each in named if each.name not in ("torch", "python", "pip")]

@@ -16,6 +16,7 @@ and Codespaces offer.
 """
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -295,6 +296,22 @@ def public_checks(dist):
     """Return the files of the public tests."""
     folder = dist / "student" / "tests"
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+
+
+def public_checks_of(path):
+    """Return the checks that a student's notebook carries, by question."""
+    (setup,) = [
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.source.startswith(SETUP.partition("\n")[0])
+    ]
+    tree = ast.parse(re.sub(r"^ *%pip.*$", "    pass", setup, flags=re.M))
+    (value,) = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and node.targets[0].id == "CHECKS"
+    ]
+    return ast.literal_eval(value)
 
 
 def guide(assignment):

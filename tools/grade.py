@@ -24,6 +24,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import NamedTuple
 
 import nbformat
 from assignments import FOLDER, ROOT, Question, names, read
+from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
 from sandbox import LIMITS, protection, python_folders, run
 from tqdm import tqdm
 
@@ -233,18 +235,28 @@ def grader(name, archive=None):
     return Grader(name, archive, assignment.questions, possible(archive), allowed)
 
 
+def file_of(archive, name):
+    """Return the text of one file of an archive."""
+    with zipfile.ZipFile(archive) as files:
+        return files.read(name).decode("utf-8")
+
+
+def tests_of(archive):
+    """Return the text of the tests of each question."""
+    with zipfile.ZipFile(archive) as files:
+        tests = [name for name in sorted(files.namelist()) if re.fullmatch(r"tests/\w+\.py", name)]
+    return {Path(name).stem: file_of(archive, name) for name in tests}
+
+
 def possible(archive):
     """Return the points of each question, as its tests say them."""
-    from otter.test_files import ExceptionTestFile
+    from otter.test_files import ExceptionTestFile  # imports much: not for --help
 
-    points = {}
-    with zipfile.ZipFile(archive) as tests:
-        for file in sorted(tests.namelist()):
-            if re.fullmatch(r"tests/\w+\.py", file):
-                text = tests.read(file).decode("utf-8")
-                cases = ExceptionTestFile.from_string(text).test_cases
-                points[Path(file).stem] = sum(case.points for case in cases)
-    return points
+    cases = {
+        name: ExceptionTestFile.from_string(text).test_cases
+        for name, text in tests_of(archive).items()
+    }
+    return {name: float(sum(case.points for case in each)) for name, each in cases.items()}
 
 
 def graded(submission, grader, limits=LIMITS, hidden=()):
@@ -448,6 +460,8 @@ def main(arguments):
         epilog=__doc__.split("\n\n", 2)[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    for known in (MissingIDFieldWarning, DuplicateCellId):  # old and hand-made notebooks
+        warnings.simplefilter("ignore", known)
     parser.add_argument("name", choices=names(), metavar="NAME")
     parser.add_argument("submissions", type=Path, metavar="SUBMISSIONS")
     parser.add_argument("--out", type=Path)

@@ -25,6 +25,7 @@ PARTS = (
     "card",
     "cite",
     "claims",
+    "course",
     "glossary",
     "live",
     "notebooks",

@@ -25,18 +25,16 @@ import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
-import jupytext
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
+from lop_course import names, read  # noqa: E402
 from lop_site import address_said  # noqa: E402
 
-SOURCES = "book/teaching/assignments"
 FOLDER = "build/assignments"
 OTTER = "otter-grader>=7,<8"
 # What students' notebooks need beyond what the package brings, and what graders do not need.
@@ -69,103 +67,6 @@ checks run after you have handed in. **Hand in this one file**: in Colab *File â
 Download .ipynb*, elsewhere *File â†’ Download*.\
 """
 END = "<!-- END QUESTION -->"
-NOTE_PARTS = ("Tests", "Usual mistakes", "Rubric", "Time")
-
-
-class Question(NamedTuple):
-    """A question, as the instructor plans it."""
-
-    name: str
-    title: str
-    points: float
-    manual: bool
-    minutes: int
-    note: dict[str, str]
-
-
-class Assignment(NamedTuple):
-    """An assignment as its source says it."""
-
-    name: str
-    title: str
-    summary: str
-    after: list[str]
-    questions: list[Question]
-    notebook: nbformat.NotebookNode
-
-    @property
-    def points(self):
-        """All points, of written answers too."""
-        return sum(question.points for question in self.questions)
-
-    @property
-    def by_hand(self):
-        """The points that no test gives."""
-        return sum(question.points for question in self.questions if question.manual)
-
-    @property
-    def minutes(self):
-        """How long a student is expected to need."""
-        return sum(question.minutes for question in self.questions)
-
-
-def names(root=ROOT):
-    """Return the names of all assignments."""
-    return sorted(path.stem for path in (root / SOURCES).glob("*.md"))
-
-
-def read(name, root=ROOT):
-    """Read one source; raise a ValueError that says what it lacks."""
-    path = root / SOURCES / f"{name}.md"
-    notebook = jupytext.read(path, fmt="md:myst")
-    said = notebook.metadata.get("assignment") or {}
-    if missing := {"after", "summary"} - said.keys():
-        raise ValueError(f"{path.name}: wanted assignment: {{after, summary}}, got no {missing}")
-    title = re.match(r"# (.+)", notebook.cells[0].source)
-    if title is None:
-        raise ValueError(f"{path.name}: wanted a heading in the first cell")
-    return Assignment(
-        name=name,
-        title=title[1],
-        summary=" ".join(said["summary"].split()),
-        after=said["after"],
-        questions=list(questions(path.name, notebook.cells)),
-        notebook=notebook,
-    )
-
-
-def questions(file, cells):
-    """Yield the questions in order, each with the note that follows it."""
-    heading, config = "", None
-    for cell in cells:
-        source = cell.source
-        if cell.cell_type == "markdown" and (found := re.findall(r"^## (.+)$", source, re.M)):
-            heading = found[-1]
-        if cell.cell_type == "raw" and source.startswith("# BEGIN QUESTION"):
-            if config:
-                raise ValueError(f"{file}: {config['name']} has no instructor's note after it")
-            config = yaml.safe_load(source.partition("\n")[2])
-        if "instructor" in cell.metadata.get("tags", []):
-            if config is None:
-                raise ValueError(f"{file}: an instructor's note without a question: {source[:60]}")
-            yield question(file, heading, config, source)
-            config = None
-    if config:
-        raise ValueError(f"{file}: {config['name']} has no instructor's note after it")
-
-
-def question(file, heading, config, source):
-    """Return one question from what is said of it and from its note."""
-    parts = re.split(r"^\*\*([\w ]+)\.\*\* ", source, flags=re.M)[1:]
-    note = {key: text.strip() for key, text in zip(parts[::2], parts[1::2], strict=True)}
-    manual = bool(config.get("manual"))
-    wanted = [part for part in NOTE_PARTS if manual or part != "Rubric"]
-    if list(note) != wanted:
-        raise ValueError(f"{file}, {config['name']}: wanted a note of {wanted}, got {list(note)}")
-    minutes = re.match(r"(\d+) minutes\.", note["Time"])
-    if minutes is None or "points" not in config:
-        raise ValueError(f"{file}, {config['name']}: wanted points and '**Time.** N minutes.'")
-    return Question(config["name"], heading, config["points"], manual, int(minutes[1]), note)
 
 
 def linked(text, site):

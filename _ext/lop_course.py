@@ -1,0 +1,238 @@
+"""The course: assignments as their sources say them, and chapters as an instructor asks of them.
+
+``tools/assignments.py`` makes notebooks of the same sources. The list of assignments says of each
+what it takes and where it opens; the addresses follow from the repository's. The table of goals is
+made of what every chapter says at its beginning.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+import jupytext
+import nbformat
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from lop_site import site_address
+from sphinx.util.docutils import SphinxDirective
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = "book/teaching/assignments"
+BRANCH = "notebooks"  # where the students' notebooks are published, in a folder of their own
+NOTE_PARTS = ("Tests", "Usual mistakes", "Rubric", "Time")
+
+
+class Question(NamedTuple):
+    """A question, as the instructor plans it."""
+
+    name: str
+    title: str
+    points: float
+    manual: bool
+    minutes: int
+    note: dict[str, str]
+
+
+class Assignment(NamedTuple):
+    """An assignment as its source says it."""
+
+    name: str
+    title: str
+    summary: str
+    after: list[str]
+    questions: list[Question]
+    notebook: nbformat.NotebookNode
+
+    @property
+    def points(self):
+        """All points, of written answers too."""
+        return sum(question.points for question in self.questions)
+
+    @property
+    def by_hand(self):
+        """The points that no test gives."""
+        return sum(question.points for question in self.questions if question.manual)
+
+    @property
+    def minutes(self):
+        """How long a student is expected to need."""
+        return sum(question.minutes for question in self.questions)
+
+
+def names(root=ROOT):
+    """Return the names of all assignments."""
+    return sorted(path.stem for path in (root / SOURCES).glob("*.md"))
+
+
+def read(name, root=ROOT):
+    """Read one source; raise a ValueError that says what it lacks."""
+    path = root / SOURCES / f"{name}.md"
+    notebook = jupytext.read(path, fmt="md:myst")
+    said = notebook.metadata.get("assignment") or {}
+    if missing := {"after", "summary"} - said.keys():
+        raise ValueError(f"{path.name}: wanted assignment: {{after, summary}}, got no {missing}")
+    title = re.match(r"# (.+)", notebook.cells[0].source)
+    if title is None:
+        raise ValueError(f"{path.name}: wanted a heading in the first cell")
+    return Assignment(
+        name=name,
+        title=title[1],
+        summary=" ".join(said["summary"].split()),
+        after=said["after"],
+        questions=list(questions(path.name, notebook.cells)),
+        notebook=notebook,
+    )
+
+
+def questions(file, cells):
+    """Yield the questions in order, each with the note that follows it."""
+    heading, config = "", None
+    for cell in cells:
+        source = cell.source
+        if cell.cell_type == "markdown" and (found := re.findall(r"^## (.+)$", source, re.M)):
+            heading = found[-1]
+        if cell.cell_type == "raw" and source.startswith("# BEGIN QUESTION"):
+            if config:
+                raise ValueError(f"{file}: {config['name']} has no instructor's note after it")
+            config = yaml.safe_load(source.partition("\n")[2])
+        if "instructor" in cell.metadata.get("tags", []):
+            if config is None:
+                raise ValueError(f"{file}: an instructor's note without a question: {source[:60]}")
+            yield question(file, heading, config, source)
+            config = None
+    if config:
+        raise ValueError(f"{file}: {config['name']} has no instructor's note after it")
+
+
+def question(file, heading, config, source):
+    """Return one question from what is said of it and from its note."""
+    parts = re.split(r"^\*\*([\w ]+)\.\*\* ", source, flags=re.M)[1:]
+    note = {key: text.strip() for key, text in zip(parts[::2], parts[1::2], strict=True)}
+    manual = bool(config.get("manual"))
+    wanted = [part for part in NOTE_PARTS if manual or part != "Rubric"]
+    if list(note) != wanted:
+        raise ValueError(f"{file}, {config['name']}: wanted a note of {wanted}, got {list(note)}")
+    minutes = re.match(r"(\d+) minutes\.", note["Time"])
+    if minutes is None or "points" not in config:
+        raise ValueError(f"{file}, {config['name']}: wanted points and '**Time.** N minutes.'")
+    return Question(config["name"], heading, config["points"], manual, int(minutes[1]), note)
+
+
+def duration(minutes):
+    """Say how long something takes."""
+    return f"{minutes} minutes" if minutes <= 180 else f"{round(minutes / 60)} hours"
+
+
+def described(name, config, root=ROOT):
+    """Return the lines of MyST that tell students of one assignment."""
+    assignment = read(name, root)
+    repository = urlsplit(config.html_theme_options["repository_url"])
+    branch = config.html_theme_options["repository_branch"]
+    file = f"assignments/{name}.ipynb"
+    launch = config.html_theme_options["launch_buttons"]
+    binder = f"{launch['binderhub_url']}/v2/gh{repository.path}/{branch}"
+    opened = {
+        "Colab": f"{launch['colab_url']}/github{repository.path}/blob/{BRANCH}/{file}",
+        "Binder": f"{binder}?urlpath=lab/tree/{quote(file)}",
+        "download": f"{site_address(config)}{file}",
+    }
+    chapters = " and ".join(f"{{doc}}`/book/{chapter}`" for chapter in assignment.after)
+    links = ", ".join(f"[{text}]({address})" for text, address in opened.items())
+    return [
+        f"**{assignment.title}.** {assignment.summary} After {chapters}; "
+        f"{duration(assignment.minutes)}, {assignment.points} points, {assignment.by_hand} of "
+        f"them for written answers. Open it: {links}.",
+        "",
+    ]
+
+
+class AssignmentsDirective(SphinxDirective):
+    """``{assignments}``: what there is, how long it takes, and where it opens."""
+
+    def run(self):
+        """Read every source, and depend on it."""
+        lines = []
+        for name in names():
+            self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
+            lines += described(name, self.config)
+        found = nodes.container()
+        self.state.nested_parse(StringList(lines, source="assignments"), 0, found)
+        return found.children
+
+
+class Chapter(NamedTuple):
+    """What an instructor asks of a chapter before setting it."""
+
+    name: str
+    minutes: int
+    exercises: int
+    goals: list[str]
+
+
+def chapter(name, text):
+    """Return what the source of a chapter says of itself; None where it states no goals."""
+    goals = re.search(r"^When you have worked .*\bcan$\n+((?:- .+(?:\n|$))+)", text, re.M)
+    if goals is None:
+        return None
+    minutes = re.search(r"Reading takes about (\d+) minutes", text)
+    if minutes is None:
+        raise ValueError(f"{name}: wanted 'Reading takes about N minutes' below the goals")
+    found = [line.removeprefix("- ").rstrip(";.") for line in goals[1].strip().splitlines()]
+    return Chapter(name, int(minutes[1]), text.count("{exercise-start}"), found)
+
+
+class GoalsDirective(SphinxDirective):
+    """``{goals}``: for each chapter the time, the exercises, the assignment, and what it teaches."""
+
+    def run(self):
+        """Read the source of every chapter of the table of contents."""
+        sets = {}
+        for name in names():
+            self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
+            for after in read(name).after:
+                sets.setdefault(after, []).append(name)
+        rows = [
+            "| chapter | reading, minutes | exercises | assignment | a student who has worked "
+            "through it can |",
+            "|---|---|---|---|---|",
+        ]
+        # Every page that the build knows: the contents are read in no order.
+        for docname in chapters_in_order(self.config.external_toc_path, self.env.srcdir):
+            path = Path(self.env.doc2path(docname))
+            self.env.note_dependency(str(path))
+            if found := chapter(docname, path.read_text(encoding="utf-8")):
+                own = ", ".join(sets.get(docname.removeprefix("book/"), []))
+                goals = "; ".join(relative(goal, docname) for goal in found.goals)
+                cells = [f"{{doc}}`/{docname}`", found.minutes, found.exercises, own, goals]
+                rows.append(f"| {' | '.join(map(str, cells))} |")
+        table = nodes.container(classes=["lop-goals"])
+        self.state.nested_parse(StringList(rows, source="goals"), 0, table)
+        return [table]
+
+
+def chapters_in_order(toc, srcdir):
+    """Return the pages of the table of contents in the order of the book."""
+    return list(parse_toc_yaml(Path(srcdir, toc)))
+
+
+def relative(goal, docname):
+    """Let a reference that is meant from a chapter work from any page."""
+    folder = docname.rpartition("/")[0]
+    return re.sub(
+        r"\{doc\}`(?!/)([^`]+)`",
+        lambda found: f"{{doc}}`/{posixpath.normpath(posixpath.join(folder, found[1]))}`",
+        goal,
+    )
+
+
+def setup(app):
+    """Make the directive known."""
+    app.add_directive("assignments", AssignmentsDirective)
+    app.add_directive("goals", GoalsDirective)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,6 +29,7 @@ PARTS = (
     "live",
     "notebooks",
     "pages",
+    "quiz",
     "site",
     "status",
     "symbols",

@@ -31,7 +31,7 @@ class PlainOptions(SphinxPostTransform):
 
     def run(self, **kwargs):
         """Put an option for each dropdown that stands in a quiz."""
-        for quiz in self.document.findall(is_quiz):
+        for quiz in list(self.document.findall(is_quiz)):
             for dropdown in [node for node in quiz.children if is_component(node, "dropdown")]:
                 title, *answer = dropdown.children
                 dropdown.replace_self(Option("", OptionTitle("", "", *title.children), *answer))

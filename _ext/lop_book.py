@@ -30,6 +30,7 @@ PARTS = (
     "live",
     "notebooks",
     "pages",
+    "quiz",
     "site",
     "status",
     "symbols",

@@ -10,6 +10,7 @@ Sphinx resolves numbers, references and citations; ``lop_markdown.py`` renders w
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ import nbformat
 from docutils import nodes
 from lop_book import read_notebook
 from lop_markdown import block, formula, inline
+from lop_quiz import Option, is_quiz
 from lop_site import site_address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.builders import Builder
@@ -114,8 +116,17 @@ class Page:
                 self.say("***\n\n**Note**")
                 self.walk(node.children, level)
                 self.say("***")
+            case nodes.admonition() if is_quiz(node):
+                self.say(f"***\n\n**{inline(node[0])}**")
+                self.walk(node.children, level)
+                self.say("***")
             case nodes.admonition():
                 self.walk(node.children, level)
+            case Option():
+                # a line of HTML, then Markdown up to the next one: formulas show in Markdown only
+                self.say(f"<details><summary>{html.escape(node[0].astext())}</summary>")
+                self.walk(node.children[1:], level)
+                self.say("</details>")
             case nodes.target() | nodes.title() | nodes.comment():
                 pass
             case nodes.compound() if "toctree-wrapper" in node["classes"]:

@@ -1,9 +1,11 @@
 """Take the article out of each built page, as it goes on paper.
 
 What needs a screen goes: buttons, marks at headings, code that the page folds away. Solutions
-move to the end of their chapter, as in a book on paper: there they do not give the exercise away.
+and the answers of quizzes move to the end of their chapter, as in a book on paper: there they do
+not give the exercise away.
 """
 
+import copy
 import posixpath
 import re
 from typing import NamedTuple
@@ -61,8 +63,9 @@ def take_article(html, chapter, names):
     article = soup.select_one("article.bd-article")
     article.attrs = {"class": ["chapter"], "id": place(chapter.name)}
     still(article)
+    answers = take_answers(soup, article)
     unfold(article)
-    collect_solutions(soup, article)
+    collect_solutions(soup, article, answers)
     keep_together(soup, article)
     for image in article.select("img[src]"):
         if not urlsplit(image["src"]).scheme:
@@ -102,15 +105,39 @@ def unfold(article):
             cell.decompose()
 
 
-def collect_solutions(soup, article):
-    """Move the solutions to the end of the chapter, each named after its exercise."""
+def take_answers(soup, article):
+    """Make lists of the options of each quiz; return their answers, named after the question."""
+    taken = []
+    for number, quiz in enumerate(article.select("div.quiz"), 1):
+        quiz["id"] = f"quiz-{number}"
+        options, answers = (soup.new_tag("ol", attrs={"class": "options"}) for _ in range(2))
+        quiz.select_one("details").insert_before(options)
+        for option in quiz.select("details"):
+            summary = option.summary.extract()
+            summary.name = "li"
+            options.append(summary)
+            option.name, option.attrs = "li", {}
+            answers.append(option.extract())
+        title = soup.new_tag("p", attrs={"class": "admonition-title"})
+        named = soup.new_tag("a", href=f"#{quiz['id']}")
+        question = quiz.select_one(".admonition-title")
+        named.extend(copy.copy(child) for child in question.contents)
+        title.append(named)
+        block = soup.new_tag("div", attrs={"class": "admonition answers"})
+        block.extend([title, answers])
+        taken.append(block)
+    return taken
+
+
+def collect_solutions(soup, article, answers):
+    """Move answers and solutions to the end of the chapter, each named after its exercise."""
     solutions = article.select("div.solution")
-    if not solutions:
+    if not answers and not solutions:
         return
     section = soup.new_tag("section", id="solutions-of-the-chapter")
     heading = soup.new_tag("h2")
     heading.string = "Solutions"
-    section.append(heading)
+    section.extend([heading, *answers])
     for solution in solutions:
         exercise = solution.find_previous("div", class_="exercise")
         title = solution.select_one(".admonition-title")

@@ -91,7 +91,8 @@ WATCH = """(focusable) => {
 PRESSES = {
     "button.search-button__button": "document.activeElement.matches('input[type=search]')",
     "button.theme-switch-button": "(document.documentElement.dataset.mode ?? null) !== before",
-    "details:not([open]) > summary": "control.parentElement.open",
+    "details:not(.option, [open]) > summary": "control.parentElement.open",
+    "details.option:not([open]) > summary": "control.parentElement.open",
     ".toggle-button": "!control.closest('.toggle').matches('.toggle-hidden')",
     "button.dropdown-toggle": "control.getAttribute('aria-expanded') === 'true'",
 }

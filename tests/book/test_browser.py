@@ -1,5 +1,7 @@
 """The pages as a reader meets them, in headless Chromium with the network off."""
 
+import re
+
 import access
 import pytest
 from browser import opened
@@ -108,8 +110,36 @@ def test_the_first_stop_skips_to_the_text(by_keyboard, page):
 def test_enter_works_every_control(by_keyboard, page):
     worked = by_keyboard(page)["presses"]
     assert [control for control, does in worked.items() if not does] == []
-    if page == CHAPTER:  # it has a control of each kind: search, theme, source, solution, menu
+    # it has a control of each kind: search, theme, source, option of a quiz, solution, menu
+    if page == CHAPTER:
         assert worked.keys() == access.PRESSES.keys()
+
+
+def test_an_option_of_a_quiz_opens_and_closes_by_keyboard(served, chromium):
+    with opened(chromium, served, CHAPTER, "light") as page:
+        quiz = page.locator(".bd-article .quiz").first
+        options, answers = quiz.locator("summary"), quiz.locator("details > p")
+        assert options.count() == answers.count() >= 3
+        options.first.focus()
+        for opened_now, key in enumerate(["Enter", "Tab", "Space"]):
+            assert answers.locator("visible=true").count() == min(opened_now, 1)
+            page.keyboard.press(key)
+        shown = [each.is_visible() for each in answers.all()]
+        assert shown == [True, True] + [False] * (len(shown) - 2)
+        assert re.match(r"(Yes|No|Nearly)\. ", answers.first.inner_text())
+        page.keyboard.press("Space")
+        assert answers.locator("visible=true").count() == 1
+
+
+def test_a_printed_chapter_has_all_options_of_its_quizzes_and_the_answers_seen(served, chromium):
+    with opened(chromium, served, CHAPTER, "light") as page:
+        options = page.locator(".bd-article .quiz summary")
+        options.nth(1).click()
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        assert all(each.is_visible() for each in options.all())
+        shown = [each.is_visible() for each in page.locator(".bd-article .quiz details > p").all()]
+        assert shown == [i == 1 for i in range(options.count())]
 
 
 def test_a_printed_chapter_has_the_solutions_that_were_opened_and_no_buttons(served, chromium):
@@ -122,6 +152,6 @@ def test_a_printed_chapter_has_the_solutions_that_were_opened_and_no_buttons(ser
         assert [each.is_visible() for each in solutions.all()] == [True] + [False] * (
             solutions.count() - 1
         )
-        for other in ("#jb-print-toc", ".lop-cite", ".toggle-button", ".bd-article summary"):
+        for other in ("#jb-print-toc", ".lop-cite", ".toggle-button", "details.hide > summary"):
             assert page.locator(other).count() and not page.locator(f"{other}:visible").count()
         assert page.locator(".bd-article .cell_output img:visible").count()

@@ -66,6 +66,35 @@ def test_solutions_stand_at_the_end_named_after_their_exercise(take):
     assert article.find(id=link["href"][1:]).get_text(strip=True) == "Exercise 2"
 
 
+def test_the_options_of_a_quiz_are_a_list_and_its_answers_stand_at_the_end(take):
+    option = "<details class='option'><summary>To {0}</summary><p>{1}. Why {0}.</p></details>"
+    options = option.format("one", "No") + option.format("two", "Yes")
+    quiz = f"<div class='quiz admonition'><p class='admonition-title'>How far?</p>{options}</div>"
+    solution = "<div class='solution'><p class='admonition-title'>Solution</p>s</div>"
+    article = take(f"{quiz}{quiz}{solution}<h2>Summary</h2>")
+    first, second = article.select("div.quiz")
+    assert [e.get_text() for e in second.select("ol.options > li")] == ["To one", "To two"]
+    assert "Why" not in first.get_text() and not article.find(["details", "summary"])
+    titles = [e.get_text() for e in article.select("h3, .admonition-title")]
+    asked = ["How far?"] * 2
+    assert titles == [*asked, "Summary", "Solutions", *asked, "Solution"]
+    answers = article.select("div.answers")[1]
+    assert article.find(id=answers.a["href"][1:]) is second
+    assert [e.get_text() for e in answers.select("ol.options > li")] == [
+        "No. Why one.",
+        "Yes. Why two.",
+    ]
+
+
+def test_a_chapter_without_solutions_has_the_answers_of_its_quizzes(take):
+    article = take(
+        "<div class='quiz'><p class='admonition-title'>How far?</p><details class='option'>"
+        "<summary>To one</summary><p>No.</p></details></div>"
+    )
+    assert [e.get_text() for e in article.select("h3")] == ["Solutions"]
+    assert article.select_one("div.answers li").get_text() == "No."
+
+
 def test_links_lead_into_the_document_or_out_of_it(take):
     article = take(
         "<a href='two.html#x%C3%A9'>a</a><a href='#top'>b</a><a href='two.html'>c</a>"

@@ -94,8 +94,24 @@ def paragraphs(page):
     captions = [caption.extract() for caption in article.select(".caption-text")]
     for other in article.select(".cell, .headerlink, .toggle-button, .lop-cite"):
         other.decompose()
-    for element in [*article.select("p, h2, h3, td, th"), *captions]:
+    for element in [*article.select("p, h2, h3, td, th, summary"), *captions]:
         yield words(element)
+
+
+@each_chapter
+def test_each_option_of_a_quiz_opens_and_its_formulas_are_markdown(html, colab, name):
+    markdown = MarkdownIt().use(dollarmath_plugin)
+    text = "\n\n".join(texts(read(colab, name)))
+    found = soup_of(markdown.render(text)).select("details")
+    options = soup(html / f"{name}.html").select("article details.option")
+    assert [words(option.summary) for option in found] == [words(o.summary) for o in options]
+    assert [[words(p) for p in option.select("p")] for option in found] == [
+        [words(p) for p in option.select("p")] for option in options
+    ]
+    # Colab and JupyterLab read Markdown again only behind an empty line
+    lines = re.findall(r"^.*</?(?:details|summary)>.*$", text, flags=re.M)
+    assert len(lines) == 2 * len(options)
+    assert all(f"\n\n{line}\n\n" in f"{text}\n\n" for line in lines)
 
 
 @each_chapter

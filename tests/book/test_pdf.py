@@ -51,7 +51,7 @@ def headings(page, html):
     for mark in article.select("a.headerlink"):
         mark.extract()
     titles = [" ".join(title.get_text().split()) for title in article.select("h1, h2")]
-    return titles + ["Solutions"] * bool(article.select("div.solution"))
+    return titles + ["Solutions"] * bool(article.select("div.solution, div.quiz"))
 
 
 def test_the_contents_list_everything_in_order(book, html):

@@ -188,37 +188,28 @@ def chapter(name, text):
 
 
 class GoalsDirective(SphinxDirective):
-    """``{goals}``: for each chapter the time, the exercises, the assignment, and what it teaches."""
+    """``{goals}``: for each chapter the time, exercises, the assignment, and what it teaches."""
 
     def run(self):
         """Read the source of every chapter of the table of contents."""
         sets = {}
         for name in names():
             self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
-            for after in read(name).after:
-                sets.setdefault(after, []).append(name)
-        rows = [
-            "| chapter | reading, minutes | exercises | assignment | a student who has worked "
-            "through it can |",
-            "|---|---|---|---|---|",
-        ]
-        # Every page that the build knows: the contents are read in no order.
-        for docname in chapters_in_order(self.config.external_toc_path, self.env.srcdir):
+            assignment = read(name)
+            for after in assignment.after:
+                sets.setdefault(f"book/{after}", []).append(assignment.title)
+        lines = []
+        for docname in parse_toc_yaml(Path(self.env.srcdir, self.config.external_toc_path)):
             path = Path(self.env.doc2path(docname))
             self.env.note_dependency(str(path))
             if found := chapter(docname, path.read_text(encoding="utf-8")):
-                own = ", ".join(sets.get(docname.removeprefix("book/"), []))
+                takes = f"{found.minutes} minutes, {found.exercises} exercises"
+                takes += "".join(f", *{title}*" for title in sets.get(docname, []))
                 goals = "; ".join(relative(goal, docname) for goal in found.goals)
-                cells = [f"{{doc}}`/{docname}`", found.minutes, found.exercises, own, goals]
-                rows.append(f"| {' | '.join(map(str, cells))} |")
-        table = nodes.container(classes=["lop-goals"])
-        self.state.nested_parse(StringList(rows, source="goals"), 0, table)
-        return [table]
-
-
-def chapters_in_order(toc, srcdir):
-    """Return the pages of the table of contents in the order of the book."""
-    return list(parse_toc_yaml(Path(srcdir, toc)))
+                lines += [f"**{{doc}}`/{docname}`** ({takes}): {goals}.", ""]
+        found = nodes.container()
+        self.state.nested_parse(StringList(lines, source="goals"), 0, found)
+        return found.children
 
 
 def relative(goal, docname):

@@ -15,7 +15,7 @@ import lop_utils
 
 PACKAGE = Path(lop_utils.__file__).parent
 LAYERS = {
-    0: ["_checks", "claims", "scale", "svg"],
+    0: ["_checks", "answers", "claims", "scale", "svg"],
     1: ["cost", "dln", "downloads", "footprint", "recursions", "spectra"],
     2: ["checkpoints", "features", "images", "losses", "readouts", "sampling"],
     3: [

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
-from assignments import FOLDER, ROOT, Question, names, read
+from assignments import FOLDER, ROOT
+from lop_course import Question, names, read
 from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
 from sandbox import LIMITS, protection, python_folders, run
 from tqdm import tqdm

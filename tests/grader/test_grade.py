@@ -8,7 +8,7 @@ import zipfile
 import grade
 import nbformat
 import pytest
-from assignments import Question
+from lop_course import Question
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 NOTE = {"Tests": "a", "Usual mistakes": "b", "Rubric": "one point for each", "Time": "5 minutes."}

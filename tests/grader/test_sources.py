@@ -6,6 +6,7 @@ import assignments
 import grade
 import nbformat
 import pytest
+from lop_course import SOURCES
 from nbclient import NotebookClient
 
 NAMES = assignments.names()
@@ -129,8 +130,8 @@ def test_the_guide_says_what_an_instructor_needs(name, written):
 @pytest.fixture
 def source(tmp_path):
     """Return a function that reads a source of ours after a change."""
-    text = (assignments.ROOT / assignments.SOURCES / "whitening.md").read_text(encoding="utf-8")
-    folder = tmp_path / assignments.SOURCES
+    text = (assignments.ROOT / SOURCES / "whitening.md").read_text(encoding="utf-8")
+    folder = tmp_path / SOURCES
     folder.mkdir(parents=True)
 
     def source(old, new):

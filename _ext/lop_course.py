@@ -20,7 +20,6 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from lop_site import site_address
 from sphinx.util.docutils import SphinxDirective
-from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = "book/teaching/assignments"
@@ -44,6 +43,7 @@ class Assignment(NamedTuple):
 
     name: str
     title: str
+    kind: str
     summary: str
     after: list[str]
     questions: list[Question]
@@ -83,6 +83,7 @@ def read(name, root=ROOT):
     return Assignment(
         name=name,
         title=title[1],
+        kind=said.get("kind", "assignment"),
         summary=" ".join(said["summary"].split()),
         after=said["after"],
         questions=list(questions(path.name, notebook.cells)),
@@ -152,13 +153,27 @@ def described(name, config, root=ROOT):
     ]
 
 
+def contents(env, config):
+    """Return the pages of the book in their order."""
+    from sphinx_external_toc.parsing import parse_toc_yaml  # not where notebooks alone are made
+
+    return list(parse_toc_yaml(Path(env.srcdir, config.external_toc_path)))
+
+
 class AssignmentsDirective(SphinxDirective):
     """``{assignments}``: what there is, how long it takes, and where it opens."""
 
     def run(self):
         """Read every source, and depend on it."""
+        places = contents(self.env, self.config)
+
+        def place(name):
+            assignment = read(name)
+            last = max(places.index(f"book/{chapter}") for chapter in assignment.after)
+            return assignment.kind == "project", last
+
         lines = []
-        for name in names():
+        for name in sorted(names(), key=place):
             self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
             lines += described(name, self.config)
         found = nodes.container()
@@ -199,7 +214,7 @@ class GoalsDirective(SphinxDirective):
             for after in assignment.after:
                 sets.setdefault(f"book/{after}", []).append(assignment.title)
         lines = []
-        for docname in parse_toc_yaml(Path(self.env.srcdir, self.config.external_toc_path)):
+        for docname in contents(self.env, self.config):
             path = Path(self.env.doc2path(docname))
             self.env.note_dependency(str(path))
             if found := chapter(docname, path.read_text(encoding="utf-8")):

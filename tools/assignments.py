@@ -32,7 +32,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
-from lop_course import names, read  # noqa: E402
+from lop_course import duration, names, read  # noqa: E402
 from lop_site import address_said  # noqa: E402
 
 FOLDER = "build/assignments"
@@ -59,7 +59,7 @@ for question, check in CHECKS.items():
 grader = otter.Notebook(tests_dir="checks")\
 """
 GUIDE = """\
-{points} points, {by_hand} of them for written answers; about {minutes} minutes. After {after}.
+{points} points, {by_hand} of them for written answers; about {time}. After {after}.
 
 Run the first cell; it brings what is missing. Replace the dots `...` by your answers, and run the \
 cell `grader.check(...)` below each question: a failed check says what is likely wrong. Further \
@@ -147,7 +147,7 @@ def introduced(assignment, root=ROOT):
     text = GUIDE.format(
         points=assignment.points,
         by_hand=assignment.by_hand,
-        minutes=assignment.minutes,
+        time=duration(assignment.minutes),
         after=chapters,
     )
     return new_markdown_cell(linked(text, site(root)))
@@ -221,7 +221,7 @@ def guide(assignment):
         f"# {assignment.title}: the instructor's guide",
         f"{assignment.summary}",
         f"{assignment.points} points, {assignment.by_hand} of them by hand; about "
-        f"{assignment.minutes} minutes. After: {', '.join(assignment.after)}.",
+        f"{duration(assignment.minutes)}. After: {', '.join(assignment.after)}.",
         "| question | about | points | minutes | graded |\n|---|---|---|---|---|\n"
         + "\n".join(
             f"| {q.name} | {q.title} | {q.points} | {q.minutes} | "

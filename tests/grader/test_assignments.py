@@ -38,7 +38,6 @@ def test_the_reference_gets_every_point(name, grades, grader):
     assert grade.points == grader(name).points
     assert not any(grade.messages.values())
     assert grade.flags == []
-    assert grade.seconds < 60
 
 
 @each

@@ -6,7 +6,7 @@ import assignments
 import grade
 import nbformat
 import pytest
-from lop_course import SOURCES
+from lop_course import SOURCES, duration
 from nbclient import NotebookClient
 
 NAMES = assignments.names()
@@ -19,13 +19,23 @@ def student(written):
     return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
 
 
+# The least and the most minutes, and the points.
+KINDS = {"assignment": (60, 120, 20), "project": (480, 1200, 40)}
+
+
 @each
-def test_an_assignment_takes_one_to_two_hours_and_says_so(name, student):
+def test_an_assignment_takes_its_time_and_says_so(name, student):
     assignment = assignments.read(name)
-    assert 60 <= assignment.minutes <= 120
-    assert f"about {assignment.minutes} minutes" in student(name).cells[1].source
-    assert assignment.points == 20
+    least, most, points = KINDS[assignment.kind]
+    assert least <= assignment.minutes <= most
+    assert f"about {duration(assignment.minutes)}" in student(name).cells[1].source
+    assert assignment.points == points
     assert sum(question.manual for question in assignment.questions) >= 1
+
+
+def test_there_are_four_assignments_and_a_project():
+    kinds = [assignments.read(name).kind for name in NAMES]
+    assert (kinds.count("assignment"), kinds.count("project")) == (4, 1)
 
 
 @each

@@ -47,6 +47,18 @@ ONLY_SPHINX = [
         "the script that writes the Claims page writes this one too",
     ),
     OnlySphinx(
+        "{assignments}",
+        "unknown directive: assignments",
+        "its paragraphs are made of the sources of the assignments and of the book's address",
+        "the same MyST, written into the page before the build",
+    ),
+    OnlySphinx(
+        "{goals}",
+        "unknown directive: goals",
+        "its paragraphs are made of what every chapter says at its beginning",
+        "the same MyST, written into the page before the build",
+    ),
+    OnlySphinx(
         "{eval-rst}",
         "unknown directive: eval-rst",
         "autodoc and napoleon make the API pages of the docstrings",

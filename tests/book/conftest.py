@@ -72,12 +72,17 @@ def html(build) -> Path:
 
 
 @pytest.fixture(scope="session")
-def colab(build, tmp_path_factory) -> Path:
+def package_source(tmp_path_factory) -> str:
+    """Return what pip installs the package of this very tree from."""
+    return commit_all(copy_tree(tmp_path_factory.mktemp("repository")))
+
+
+@pytest.fixture(scope="session")
+def colab(build, package_source, tmp_path_factory) -> Path:
     """Return the folder of the notebooks for Colab, which install the package from here."""
     if build.code:
         pytest.skip("the book was not built, see test_build.py")
-    clone = copy_tree(tmp_path_factory.mktemp("repository"))
-    source = {"LOP_SOURCE": commit_all(clone)}
+    source = {"LOP_SOURCE": package_source}
     builder = ["--builder", "custom", "--custom-builder", "colab"]
     done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *builder, more=source)
     assert done.returncode == 0, done.stdout + done.stderr

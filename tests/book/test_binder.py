@@ -14,6 +14,7 @@ import warnings
 
 import nbformat
 import pytest
+from lop_course import names
 from nbformat.v4 import new_code_cell, new_notebook
 from places import RAW, conda_as_pip, copy_tree, make_environment, run
 
@@ -104,6 +105,13 @@ def test_the_package_is_there_and_works(binder):
     _, environment = binder
     code = "from lop_utils import scale; print(scale.recorded('law-wide')['values']['d'])"
     assert run("python", "-c", code, env=environment).strip() == "1000"
+
+
+def test_the_assignments_wait_there_as_students_get_them(binder):
+    repository, _ = binder
+    assert {path.stem for path in (repository / "assignments").iterdir()} == set(names())
+    for path in (repository / "assignments").iterdir():
+        assert "SOLUTION" not in path.read_text(encoding="utf-8")
 
 
 def test_the_button_opens_a_chapter_as_a_notebook_that_runs(lab, chromium):

@@ -8,15 +8,18 @@ inside Colab's own image (.github/workflows/weekly.yml).
 import json
 import shutil
 
+import assignments
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 from places import lowest, make_environment, pip_install, run
 
 NEWEST = ["intro", "parsimony/law", "compression/exact", "representations/metrics"]
 OLDEST = ["parsimony/linear-networks", "representations/metrics"]
 # What Colab has before a notebook is opened. pooch is left out: pip must bring it.
 BEFORE = ["ipykernel", "ipywidgets", "matplotlib", "numpy", "requests", "scikit-learn", "scipy"]
+CHECK = 'grader.check("q1")'
 STATE = """
 import importlib.metadata as m, json
 names = {d.name.lower(): d.version for d in m.distributions()}
@@ -33,12 +36,17 @@ def machine(tmp_path_factory):
 
 
 @pytest.fixture
-def execute(machine, colab, tmp_path, monkeypatch):
-    """Return a function that executes a notebook there and returns the executed one."""
+def kernel(machine, tmp_path, monkeypatch):
+    """Make that Python known as the kernel "there"."""
     run(machine, "-m", "ipykernel", "install", "--prefix", tmp_path, "--name", "there")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+@pytest.fixture
+def execute(kernel, colab, tmp_path):
+    """Return a function that executes a notebook there and returns the executed one."""
 
     def execute(name):
         notebook = nbformat.read(colab / "book" / f"{name}.ipynb", as_version=4)
@@ -92,6 +100,28 @@ def check_outputs(executed):
     # Colab shows HTML without formulas
     data = [output.get("data", {}) for cell in code for output in cell.outputs]
     assert [each["text/html"] for each in data if "$" in each.get("text/html", "")] == []
+
+
+def test_an_assignment_brings_what_it_needs_and_checks_answers(
+    machine, kernel, package_source, tmp_path, monkeypatch
+):
+    """As a student opens it: one file in an empty folder, neither the package nor Otter there."""
+    monkeypatch.setenv("LOP_SOURCE", package_source)
+    assignments.write_students("whitening", tmp_path)
+    notebook = nbformat.read(tmp_path / "whitening.ipynb", as_version=4)
+    check = next(i for i, cell in enumerate(notebook.cells) if cell.source == CHECK)
+    answer = "def whiten(X):\n    return torch.linalg.svd(X, full_matrices=False).Vh"
+    answered = [new_code_cell(answer), new_code_cell(CHECK)]
+    notebook.cells = notebook.cells[: check + 1] + answered
+    content = tmp_path / "content"
+    content.mkdir()
+    run(machine, "-m", "pip", "uninstall", "-q", "-y", "lop-utils", "otter-grader")
+    resources = {"metadata": {"path": str(content)}}
+    executed = NotebookClient(notebook, kernel_name="there", timeout=300, resources=resources)
+    cells = executed.execute().cells
+    said = [c.outputs[0].data["text/plain"] for c in cells if c.source == CHECK]
+    assert "whiten returns nothing: replace the dots, and return the result" in said[0]
+    assert "passed" in said[1] and "failed" not in said[1]
 
 
 @pytest.fixture(scope="module")

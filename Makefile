@@ -69,6 +69,10 @@ notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed
 colab: $(READY) ## write the chapters as notebooks for Colab in _build/colab
 	@$(BUILD) --builder custom --custom-builder colab
 
+.PHONY: slides
+slides: $(READY) ## build the lecture as slides in _build/slides, to show without a network
+	@$(BUILD) --builder custom --custom-builder slides
+
 .PHONY: lab
 lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 	@$(BIN)/jupyter lab book

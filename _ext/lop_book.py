@@ -30,6 +30,7 @@ PARTS = (
     "notebooks",
     "pages",
     "site",
+    "slides",
     "status",
     "symbols",
 )

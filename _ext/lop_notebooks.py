@@ -115,6 +115,7 @@ class Page:
                 self.walk(node.children, level)
                 self.say("***")
             case nodes.admonition():
+                self.say(f"**{inline(node[0])}**")
                 self.walk(node.children, level)
             case nodes.target() | nodes.title() | nodes.comment():
                 pass

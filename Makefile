@@ -77,6 +77,10 @@ assignments: $(READY) ## write the assignments for students, instructors and gra
 grade: $(READY) ## grade a folder: make grade NAME=whitening FROM=submissions [MORE="--roster names.txt"]
 	@$(BIN)/python tools/grade.py '$(NAME)' '$(FROM)' $(MORE)
 
+.PHONY: slides
+slides: $(READY) ## build the lecture as slides in _build/slides, to show without a network
+	@$(BUILD) --builder custom --custom-builder slides
+
 .PHONY: lab
 lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 	@$(BIN)/jupyter lab book

@@ -32,6 +32,7 @@ PARTS = (
     "pages",
     "quiz",
     "site",
+    "slides",
     "status",
     "symbols",
 )

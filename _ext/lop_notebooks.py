@@ -121,6 +121,7 @@ class Page:
                 self.walk(node.children, level)
                 self.say("***")
             case nodes.admonition():
+                self.say(f"**{inline(node[0])}**")
                 self.walk(node.children, level)
             case Option():
                 # a line of HTML, then Markdown up to the next one: formulas show in Markdown only

@@ -3,8 +3,9 @@
 usage: derived.py
 
 The repository's address stands in _config.yml (repository.url). CITATION.cff, pyproject.toml and
-the README repeat it, the README also that of the site. The README's picture is drawn from a
-recorded result, and the live figure of costs holds the constants of a machine, which are recorded.
+the README repeat it, the README and the lecture also that of the site. The README's picture is
+drawn from a recorded result, and the live figure of costs holds the constants of a machine, which
+are recorded.
 """
 
 import json
@@ -32,6 +33,7 @@ REPEATED = [
     ("README.md", r"^\*\*Read it:.*$", "**Read it: <{site}>**"),
     ("README.md", r"^git clone .*$", "git clone {url}"),
     ("README.md", r"^cd .*$", "cd {name}"),
+    ("book/teaching/lecture.md", r"^\*\*Slides: .*$", "**Slides: <{site}slides/>**"),
     ("book/_figures/cost.js", r"^export const MACHINE = .*$", "export const MACHINE = {machine};"),
 ]
 

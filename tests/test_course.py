@@ -116,6 +116,11 @@ def test_the_page_says_what_the_grader_does():
         assert file in grade.__doc__ and f"`{file}`" in TEXT
 
 
+def test_the_page_names_every_assignment_as_the_commands_do():
+    for name in lop_course.names():
+        assert f"`{name}`" in TEXT
+
+
 def test_the_plan_of_six_weeks_has_every_chapter_and_every_assignment():
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     for name in re.findall(r"book/((?:parsimony|compression|representations)/[\w-]+)", toc):

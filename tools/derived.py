@@ -34,6 +34,8 @@ REPEATED = [
     ("README.md", r"^git clone .*$", "git clone {url}"),
     ("README.md", r"^cd .*$", "cd {name}"),
     ("book/teaching/lecture.md", r"^\*\*Slides: .*$", "**Slides: <{site}slides/>**"),
+    ("book/teaching/instructors.md", r"^git clone .*$", "git clone {url}"),
+    ("book/teaching/instructors.md", r"^cd .*$", "cd {name}"),
     ("book/_figures/cost.js", r"^export const MACHINE = .*$", "export const MACHINE = {machine};"),
 ]
 

@@ -98,7 +98,11 @@ def _copy(value: Any) -> Any:
 
 def _same(copy: Any, value: Any) -> bool:
     if isinstance(value, Tensor):
-        return isinstance(copy, Tensor) and copy.shape == value.shape and torch.equal(copy, value)
+        return (
+            isinstance(copy, Tensor)
+            and copy.shape == value.shape
+            and torch.allclose(copy, value, rtol=0.0, atol=0.0, equal_nan=True)
+        )
     if isinstance(value, (list, tuple)):
         return len(copy) == len(value) and all(map(_same, copy, value))
     return copy is value

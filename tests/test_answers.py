@@ -110,6 +110,13 @@ def test_a_function_gets_copies_and_gives_its_result():
     assert torch.equal(answers.call(product, layers, 2.0, SQUARE), 2 * SQUARE @ SQUARE)
 
 
+def test_what_is_not_a_number_is_not_changed_by_that():
+    holes = torch.tensor([1.0, torch.nan, torch.inf])
+    answers.call(lambda X: X + 1, holes)
+    with pytest.raises(AssertionError, match="changes its argument 1"):
+        answers.call(change_first, holes[:1])
+
+
 def change_first(X, *rest):
     X.mul_(2)
     return X

@@ -1,0 +1,133 @@
+"""What students do wrong in *Measure a representation*."""
+
+from planted import Mistake
+
+MISTAKES = [
+    Mistake(
+        "labels taken as sorted",
+        "Z[:, y == k].mean(dim=1) for k in range(K)]",
+        "Z[:, k * len(y) // K : (k + 1) * len(y) // K].mean(dim=1) for k in range(K)]",
+        {"q1": 3.0, "q2": 2.0, "q3": 3.0, "q5": 2.0},
+        "pieces of neighbours",
+    ),
+    Mistake(
+        "samples in rows",
+        "    K = int(y.max()) + 1\n",
+        "    Z, K = Z.T, int(y.max()) + 1\n",
+        {"q1": 3.0, "q2": 2.0, "q3": 3.0, "q5": 2.0},
+        "these are means of its rows",
+    ),
+    Mistake(
+        "class means not centred",
+        "(centres - grand).square()",
+        "centres.square()",
+        {"q1": 2.0, "q2": 2.0, "q5": 1.0},
+        "nothing is taken off the class means",
+    ),
+    Mistake(
+        "classes count alike",
+        "grand = Z.mean(dim=1, keepdim=True)",
+        "grand = class_means(Z, y).mean(dim=1, keepdim=True)",
+        {"q1": 2.0, "q2": 1.0},
+        "mu_G is the mean of the class means",
+    ),
+    Mistake(
+        "mean over the entries",
+        "(Z - centres).square().sum() / len(y)",
+        "(Z - centres).square().mean()",
+        {"q1": 2.0, "q2": 2.0},
+        "a mean over all entries of Z",
+    ),
+    Mistake(
+        "centred in place",
+        "within = (Z - centres).square()",
+        "within = Z.sub_(centres).square()",
+        {"q1": 2.0, "q2": 2.0},
+        "changes its argument 1 in place",
+    ),
+    Mistake(
+        "upside down",
+        "return within / between",
+        "return between / within",
+        {"q2": 2.0, "q5": 2.0},
+        "it is upside down",
+    ),
+    Mistake(
+        "zero point without the grand mean",
+        "(N - K) / (K - 1)",
+        "(N - K) / K",
+        {"q2": 2.0},
+        "the mean of all samples must come off",
+    ),
+    Mistake(
+        "angle instead of cosine",
+        "return 1 - cosines[pairs].max()",
+        "return 1 - cosines[pairs].arccos().min()",
+        {"q3": 3.0},
+        "this is 1 minus an angle",
+    ),
+    Mistake(
+        "mean over the pairs",
+        "cosines[pairs].max()",
+        "cosines[pairs].mean()",
+        {"q3": 2.0},
+        "the worst pair decides",
+    ),
+    Mistake(
+        "absolute cosine",
+        "cosines[pairs].max()",
+        "cosines[pairs].abs().max()",
+        {"q3": 3.0},
+        "the cosine has lost its sign",
+    ),
+    Mistake(
+        "centred means",
+        "unit = means / torch.linalg.norm(means, dim=0)",
+        "means = means - means.mean(dim=1, keepdim=True)\n"
+        "    unit = means / torch.linalg.norm(means, dim=0)",
+        {"q3": 2.0},
+        "the means have been centred",
+    ),
+    Mistake(
+        "a diagonal of zeros",
+        "cosines[pairs].max()",
+        "(cosines * pairs).max()",
+        {"q3": 1.0},
+        "a diagonal filled with zeros",
+    ),
+    Mistake(
+        "the output in the line",
+        "for W in Ws[:-1]:",
+        "for W in Ws:",
+        {"q4": 1.0, "q5": 2.0},
+        "the output Z_L is among them",
+    ),
+    Mistake(
+        "the ends instead of the line",
+        "slope = C.log() @ l / (l @ l)",
+        "slope = (C[-1] / C[0]).log() / (len(C) - 1)",
+        {"q4": 2.0, "q5": 1.0},
+        "from the first and the last number alone",
+    ),
+    Mistake(
+        "two kinds of logarithm",
+        "slope = C.log() @ l",
+        "slope = C.log10() @ l",
+        {"q4": 2.0, "q5": 2.0},
+        "do not belong together",
+    ),
+    Mistake(
+        "length of the inputs upside down",
+        "(s**2 / n)",
+        "(1 / (s**2 * n))",
+        {"q5": 1.0},
+        "s is upside down",
+    ),
+    Mistake(
+        "predictions for measurements",
+        "measured = torch.stack(found)",
+        "measured = [predicted_factor(eps, n, L, s) for L, eps, s in settings]",
+        {"q5": 1.0},
+        "these are the predictions; measure",
+    ),
+]

@@ -100,6 +100,7 @@ bench: $(RIVALS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/machine.py
+	$(BIN)/python benchmarks/grading.py
 	$(ONE) GLOO_SOCKET_IFNAME=lo $(BIN)/python $(TWO) benchmarks/rows.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then set -x; \
 	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py; \

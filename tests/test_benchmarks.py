@@ -69,6 +69,7 @@ def common(monkeypatch):
         ("recovery.py", "iterations"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
+        ("grading.py", "submissions in"),
         pytest.param("frames.py", "above 4 ms", marks=needs_chromium),
     ],
 )

@@ -106,7 +106,7 @@ def interleaved(
 
 
 def environment() -> dict[str, Any]:
-    """Return the processor, the threads, and the versions of torch and JAX."""
+    """Return the processors, the threads, and the versions of torch and JAX."""
     cpu = "unknown"
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -115,6 +115,7 @@ def environment() -> dict[str, Any]:
     jax = jax_or_none()
     return {
         "cpu": cpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -140,8 +140,8 @@ def compare(
         The right one.
     mistakes : mapping of str to Tensor or float, optional
         What known mistakes lead to, under the sentence that names each. They are tried in this
-        order, and after them the transpose, the opposite sign, and a constant factor. One that
-        happens to equal the right answer is passed over.
+        order, and after them the transpose, the opposite sign, and a constant factor of several
+        entries. One that happens to equal the right answer is passed over.
     rtol, atol : float
         Errors up to ``rtol`` times the largest entry of ``wanted``, plus ``atol``, are accepted,
         so that an answer in other words, or in another order of operations, is right.
@@ -158,10 +158,10 @@ def compare(
     Traceback (most recent call last):
     ...
     AssertionError: loss: the mean instead of the sum
-    >>> compare("loss", 1.0, 2.0)
+    >>> compare("gradient", torch.ones(2), torch.full((2,), 2.0))
     Traceback (most recent call last):
     ...
-    AssertionError: loss: it is 0.5 times what was asked for
+    AssertionError: gradient: it is 0.5 times what was asked for
     """
     require(got is not None and got is not ..., f"{name}: still missing")
     try:
@@ -186,7 +186,7 @@ def compare(
         f"{name}: wanted shape {tuple(right.shape)}, got {tuple(answer.shape)}",
     )
     require(torch.isfinite(answer).all(), f"{name}: wanted finite numbers, got NaN or infinity")
-    if (square := (right * right).sum()) > 0:
+    if right.numel() > 1 and (square := (right * right).sum()) > 0:
         factor = (answer * right).sum() / square
         if factor and _close(answer, factor * right, rtol, atol):
             raise AssertionError(f"{name}: it is {factor:.6g} times what was asked for")

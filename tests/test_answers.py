@@ -73,6 +73,11 @@ def test_a_mistake_that_is_none_here_is_passed_over():
         answers.compare("A", symmetric + 1, symmetric, mistakes={"transposed": symmetric.T})
 
 
+def test_any_number_is_a_multiple_of_another():
+    with pytest.raises(AssertionError, match="x: differs from what was asked for by 5.0e-01"):
+        answers.compare("x", 1.0, 2.0)
+
+
 def test_tolerances_are_those_that_are_said():
     answers.compare("A", A + 1e-3, A, rtol=1e-3)
     answers.compare("A", A + 1e-3, A, rtol=0, atol=2e-3)

@@ -24,7 +24,7 @@ MISTAKES = [
         FOUND,
         "values = {0: 0.96, 1: 0.95, 2: 0.94}",
         {"q1": 4.0},
-        "measure(0): it is ",
+        "measure(0): differs",
     ),
     Mistake(
         "tensors for numbers",

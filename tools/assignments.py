@@ -141,9 +141,16 @@ def take_apart(assignment, folder, root=ROOT):
     return folder / "dist"
 
 
+def heading(path):
+    """Return the title of a chapter."""
+    return re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M)[1]
+
+
 def introduced(assignment, root=ROOT):
     """Return the cell that tells students how it works, in front of the assignment's own text."""
-    chapters = " and ".join(f"[{name.split('/')[-1]}](book:{name})" for name in assignment.after)
+    chapters = " and ".join(
+        f"[{heading(root / 'book' / f'{name}.md')}](book:{name})" for name in assignment.after
+    )
     text = GUIDE.format(
         points=assignment.points,
         by_hand=assignment.by_hand,

@@ -93,13 +93,15 @@ def walls(folder, limits, hidden, shown):
     def empty(path, size):
         return ["--size", str(int(size)), "--tmpfs", str(path)]
 
+    hidden = [Path(path) for path in hidden if Path(path).is_dir()]
+    above = [path for path in hidden if any(Path(each).is_relative_to(path) for each in shown)]
     command = [bubblewrap(), *ROOM]
-    for path in ("/tmp", "/dev/shm", Path.home()):
+    for path in ("/tmp", "/dev/shm", Path.home(), *above):
         command += empty(path, limits.disk * GIB)
     for path in shown:  # after what hides a folder above it
         command += ["--ro-bind", str(path), str(path)]
     for path in hidden:
-        if Path(path).is_dir():
+        if path not in above:
             command += empty(path, 2**16)
     return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
 

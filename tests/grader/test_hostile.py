@@ -193,6 +193,16 @@ print(json.dumps(seen))
 
 
 @walled
+def test_a_folder_above_the_project_can_be_hidden(tmp_path):
+    """As when submissions lie in the folder that the clone lies in."""
+    above = grade.ROOT.parent
+    code = f"import lop_utils.answers, os; print(os.listdir({str(above)!r}))"
+    outcome = run_code(code, tmp_path, hidden=[above])
+    assert outcome.code == 0, outcome.said
+    assert outcome.said == f"{[grade.ROOT.name]}\n"
+
+
+@walled
 @pytest.mark.parametrize("path", ["/", "/usr", str(grade.ROOT), str(Path(sys.executable).parent)])
 def test_nothing_but_its_own_folder_can_be_written(path, tmp_path):
     outcome = run_code(f"open({path!r} + '/written', 'w')", tmp_path)

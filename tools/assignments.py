@@ -175,6 +175,15 @@ def finished(notebook, assignment, checks, root=ROOT):
         *([new_markdown_cell(text)] if text else []),
         *rest,
     ]
+    worth = {question.name: question.points for question in assignment.questions}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"^\*\*Question (\d+)\.\*\*",
+                lambda found: f"**Question {found[1]}** ({worth['q' + found[1]]} points)**.**",
+                cell.source,
+                flags=re.M,
+            )
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{assignment.name}-{i}"
     return notebook

@@ -35,7 +35,6 @@ from assignments import FOLDER, ROOT
 from lop_course import Question, names, read
 from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
 from sandbox import LIMITS, protection, python_folders, run
-from tqdm import tqdm
 
 LARGEST = 20 * 2**20  # bytes of a submission
 LONGEST = 20_000  # characters of a written answer
@@ -43,7 +42,7 @@ LONGEST = 20_000  # characters of a written answer
 SENTENCES = {
     "graded": "",
     "missing": "nothing was handed in",
-    "unreadable": "the file is no notebook: ask for it again",
+    "unreadable": "the file cannot be read as one notebook: hand it in again",
     "other assignment": "the notebook belongs to another assignment",
     "time": "stopped: it ran longer than allowed; nothing is graded",
     "memory": "stopped: it took more memory than allowed; nothing is graded",
@@ -167,7 +166,10 @@ def belongs(notebook):
 
 
 def written_answers(notebook, questions):
-    """Return what stands below each question that is graded by hand."""
+    """Return what stands below each question that is graded by hand, with what code printed.
+
+    The outputs are those that were handed in, not those of the grader's run.
+    """
     found, name = {}, None
     manual = [question.name for question in questions if question.manual]
     for cell in notebook.cells:
@@ -178,8 +180,19 @@ def written_answers(notebook, questions):
         if "<!-- END QUESTION -->" in cell.source:
             name = None
         elif name:
-            found[name].append(cell.source)
+            found[name] += [cell.source, *outputs(cell)]
     return {name: "\n\n".join(found.get(name, []))[:LONGEST] for name in manual}
+
+
+def outputs(cell):
+    """Return what a cell of code showed, as text, a figure as a word."""
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        text = output.get("text") or data.get("text/plain") or output.get("evalue", "")
+        if "image/png" in data or "image/svg+xml" in data:
+            yield "-> (a figure: see the notebook)"
+        elif isinstance(text, str) and text.strip():
+            yield "\n".join(f"-> {line}" for line in text.strip().splitlines())
 
 
 def flags(notebook, allowed):
@@ -286,6 +299,7 @@ def graded(submission, grader, limits=LIMITS, hidden=()):
     look = flags(notebook, grader.allowed)
     written = written_answers(notebook, grader.questions)
     if belongs(notebook) not in (None, grader.name):
+        look, written = [], {}
         return ended("other assignment", said=str(belongs(notebook))[:100])
     with tempfile.TemporaryDirectory(prefix="grading-") as folder:
         folder = Path(folder).resolve()
@@ -350,7 +364,7 @@ def safe(text):
 def row(grade, grader):
     """Return the line of one student."""
     lost = [f"{name}: {text}" for name, texts in grade.messages.items() for text in texts]
-    why = SENTENCES[grade.status] or "; ".join(lost)
+    why = [SENTENCES[grade.status], *lost, "" if grade.status == "graded" else grade.said]
     return {
         "student": safe(grade.student),
         "status": grade.status,
@@ -362,7 +376,7 @@ def row(grade, grader):
         },
         "look": "; ".join(grade.flags),
         "seconds": f"{grade.seconds:.0f}",
-        "why": safe(f"{why} {grade.said if not grade.status == 'graded' else ''}".strip()[:1000]),
+        "why": safe("; ".join(filter(None, why)).strip()[:1000]),
     }
 
 
@@ -373,11 +387,28 @@ def replace(path, text):
     os.replace(part, path)
 
 
+def pointed_out(grades):
+    """Return the grades with a flag where two students wrote the same answer, word for word."""
+    wrote = {}
+    for grade in grades:
+        for name, answer in grade.written.items():
+            if len(words := " ".join(answer.split())) > 80:
+                wrote.setdefault((name, words), []).append(grade.student)
+    same = {}
+    for (name, _), students in wrote.items():
+        for student in students:
+            others = [other for other in students if other != student]
+            if others:
+                same.setdefault(student, []).append(f"{name} as {', '.join(others)}")
+    return [grade._replace(flags=grade.flags + same.get(grade.student, [])) for grade in grades]
+
+
 def table(grades, grader):
     """Return grades.csv."""
     import io
 
-    rows = [row(grade, grader) for grade in sorted(grades, key=lambda grade: grade.student)]
+    grades = pointed_out(sorted(grades, key=lambda grade: grade.student))
+    rows = [row(grade, grader) for grade in grades]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -388,7 +419,7 @@ def table(grades, grader):
 def feedback(grade, grader):
     """Return what one student may be told."""
     lines = [f"# {grader.name}", f"{SENTENCES[grade.status] or 'Graded.'}"]
-    for question in grader.questions:
+    for question in grader.questions if grade.status == "graded" else ():
         if question.manual:
             lines.append(
                 f"## {question.name}: {question.title}\n\nGraded by hand: of {question.points}."
@@ -422,15 +453,18 @@ def file_name(student):
 
 def write(grades, grader, out):
     """Write all results so far."""
-    replace(out / "grades.csv", table(grades, grader))
+    # Excel takes a table without this mark for one in an encoding of its own.
+    replace(out / "grades.csv", "\ufeff" + table(grades, grader))
     replace(out / "written.md", collected(grades, grader))
 
 
 def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):
     """Grade all submissions of a folder; return the grades."""
     known = grader(name)
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder}: wanted a folder of submissions; unpack an archive first")
     waiting = list(submissions(folder, roster))
-    if not waiting:
+    if not any(each.content or each.trouble for each in waiting):
         raise ValueError(f"{folder}: wanted notebooks, zip files or folders of students, got none")
     if (out / "grades.csv").exists():
         raise ValueError(f"{out}: has grades.csv already; name another folder with --out")
@@ -445,12 +479,20 @@ def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=pr
     grades = []
     with ThreadPoolExecutor(jobs) as pool:
         at_work = [pool.submit(graded, each, known, limits, hidden) for each in waiting]
-        for done in tqdm(as_completed(at_work), total=len(at_work), desc=name, disable=None):
+        for done in as_completed(at_work):
             grades.append(done.result())
             grade = grades[-1]
+            if roster and grade.student not in roster:
+                grades[-1] = grade = grade._replace(flags=[*grade.flags, "not on the list"])
+            show(f"{len(grades)} of {len(at_work)}: {grade.student}: {grade.status}")
             replace(out / "feedback" / f"{file_name(grade.student)}.md", feedback(grade, known))
             write(grades, known, out)
     return grades
+
+
+def without_ending(name):
+    """Return a name as a submission is called."""
+    return re.sub(r"\.(ipynb|zip)$", "", name)
 
 
 def main(arguments):
@@ -464,20 +506,22 @@ def main(arguments):
     for known in (MissingIDFieldWarning, DuplicateCellId):  # old and hand-made notebooks
         warnings.simplefilter("ignore", known)
     parser.add_argument("name", choices=names(), metavar="NAME")
-    parser.add_argument("submissions", type=Path, metavar="SUBMISSIONS")
+    parser.add_argument("submissions", metavar="SUBMISSIONS")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--roster", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=LIMITS.seconds)
     parser.add_argument("--memory", type=float, default=LIMITS.memory)
     said = parser.parse_args(arguments)
-    roster = said.roster.read_text(encoding="utf-8").splitlines() if said.roster else []
+    if not said.submissions.strip():
+        parser.error("wanted a folder of submissions: make grade NAME=... FROM=...")
+    roster = said.roster.read_text(encoding="utf-8-sig").splitlines() if said.roster else []
     out = said.out or ROOT / "build" / "grades" / said.name
     grades = grade_folder(
         said.name,
-        said.submissions,
+        Path(said.submissions),
         out,
-        roster=[line.strip() for line in roster if line.strip()],
+        roster=[without_ending(line.strip()) for line in roster if line.strip()],
         jobs=said.jobs,
         limits=LIMITS._replace(seconds=said.seconds, memory=said.memory),
     )

@@ -9,7 +9,7 @@ import grade
 import nbformat
 import pytest
 from lop_course import Question
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTE = {"Tests": "a", "Usual mistakes": "b", "Rubric": "one point for each", "Time": "5 minutes."}
 QUESTIONS = [
@@ -292,6 +292,33 @@ def test_students_are_told_what_they_lost_and_why(grader):
     assert "## q2: Say why\n\nGraded by hand: of 3." in text
 
 
+def test_who_was_not_graded_is_told_why_and_no_points(grader):
+    text = grade.feedback(graded(status="time"), grader)
+    assert grade.SENTENCES["time"] in text
+    assert "## q1" not in text
+
+
+def test_what_code_printed_stands_below_it():
+    cell = new_code_cell("table")
+    cell.outputs = [
+        new_output("stream", text="0.1\n0.2\n"),
+        new_output("execute_result", data={"text/plain": "tensor(1.)"}),
+        new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"}),
+        new_output("error", ename="E", evalue="failed", traceback=[]),
+    ]
+    below = [new_markdown_cell("<!-- BEGIN QUESTION -->"), cell]
+    assert grade.written_answers(notebook(*below), QUESTIONS)["q2"] == (
+        "table\n\n-> 0.1\n-> 0.2\n\n-> tensor(1.)\n\n-> (a figure: see the notebook)\n\n-> failed"
+    )
+
+
+def test_answers_that_are_the_same_word_for_word_are_pointed_out(grader):
+    same, other = "because " * 20, "since " * 20
+    wrote = [("anna", same), ("bo", f"\n{same} "), ("cleo", other), ("d", "yes"), ("e", "yes")]
+    found = lines([graded(student, written={"q2": text}) for student, text in wrote], grader)
+    assert [line["look"] for line in found] == ["q2 as bo", "q2 as anna", "", "", ""]
+
+
 def test_written_answers_stand_below_their_rubric_and_cannot_leave_their_place(grader):
     answer = "# not a heading\n~~~\n<script>"
     text = grade.collected([graded("bo"), graded(written={"q2": answer})], grader)
@@ -336,6 +363,29 @@ def test_an_empty_folder_is_no_class(written, tmp_path, monkeypatch):
     monkeypatch.setattr(grade, "grader_of", lambda name: written(name) / "solution" / "grader.zip")
     with pytest.raises(ValueError, match="wanted notebooks, zip files or folders of students"):
         grade.grade_folder("whitening", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "class.zip"])
+def test_what_is_no_folder_is_refused_before_anything_is_written(
+    name, written, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(grade, "grader_of", lambda name: written(name) / "solution" / "grader.zip")
+    (tmp_path / "class.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match="wanted a folder of submissions; unpack an archive first"):
+        grade.grade_folder("whitening", tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_forgotten_folder_is_asked_for(capsys):
+    """`make grade NAME=whitening` hands an empty word on, which would be the present folder."""
+    with pytest.raises(SystemExit):
+        grade.main(["whitening", ""])
+    assert "make grade NAME=... FROM=..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["anna", "anna.ipynb", "anna.zip"])
+def test_a_list_of_names_may_have_the_endings(name):
+    assert grade.without_ending(name) == "anna"
 
 
 def test_what_is_not_made_is_asked_for(tmp_path, monkeypatch):

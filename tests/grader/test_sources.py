@@ -45,6 +45,13 @@ def test_the_points_of_a_question_are_those_of_its_tests(name, grader):
 
 
 @each
+def test_students_see_the_points_of_each_question(name, student):
+    text = "\n".join(cell.source for cell in student(name).cells)
+    for i, question in enumerate(assignments.read(name).questions, start=1):
+        assert f"**Question {i}** ({question.points} points)**.** " in text
+
+
+@each
 def test_every_question_that_is_tested_has_public_and_hidden_tests(name, written):
     for text in assignments.public_checks_of(written(name) / "student" / f"{name}.ipynb").values():
         assert "hidden=False" in text

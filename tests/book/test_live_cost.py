@@ -261,6 +261,15 @@ def enter(live, label, text):
     live.get_by_label(label, exact=True).press("Enter")
 
 
+def at_rest(control):
+    """Return where a control is, once the page above it has stopped moving."""
+    before, box = None, control.bounding_box()
+    while box != before:
+        control.page.wait_for_timeout(200)
+        before, box = box, control.bounding_box()
+    return box
+
+
 def table(live):
     cells = "(table) => [...table.rows].map((row) => [...row.cells].map((c) => c.textContent))"
     return live.locator("table").evaluate(cells)
@@ -328,7 +337,7 @@ def test_typing_dragging_and_keys_change_it(figure):
     assert live.get_by_label("width d", exact=True).input_value() == "1000000"
     says(live, "holds 44 TB")
     slider.evaluate("(e) => e.scrollIntoView({ block: 'center', behavior: 'instant' })")
-    box, mouse = slider.bounding_box(), live.page.mouse
+    box, mouse = at_rest(slider), live.page.mouse
     mouse.move(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
     mouse.down()
     mouse.move(box["x"] + 1, box["y"] + box["height"] / 2, steps=5)

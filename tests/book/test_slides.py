@@ -113,7 +113,7 @@ def test_the_page_leads_to_the_slides_where_they_are_published(html):
     page = soup(html / "book" / "teaching" / "lecture.html")
     assert page.select(f'article a[href="{ADDRESS}slides/"]')
     publish = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
-    steps = ["make slides", "make archive", "make pdf", "cp -R _build/slides _build/html"]
+    steps = ["make slides", "make archive", "make pdf", "cp -R _build/slides "]
     places = [publish.index(f"- run: {step}") for step in steps]
     assert places == sorted(places)
     assert places[-1] < publish.index("upload-pages-artifact")

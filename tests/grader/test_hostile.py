@@ -130,7 +130,11 @@ def test_what_is_no_notebook_is_said(name, status, results):
 def test_who_looks_at_the_tests_is_pointed_out(results):
     assert "uses open" in results[0]["tests"]["look"]
     assert "imports subprocess" in results[0]["processes"]["look"]
-    assert results[0]["honest"]["look"] == "not on the list"  # which names one student alone
+    # the list names one student alone, and all but the blank have the reference's written answer
+    honest = results[0]["honest"]["look"]
+    assert honest.startswith("not on the list; q6 as allocation")
+    assert "imports" not in honest and "uses" not in honest
+    assert results[0]["zz-blank"]["look"] == "not on the list"
 
 
 @walled

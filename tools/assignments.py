@@ -113,7 +113,7 @@ def master(assignment, root=ROOT):
         "name": assignment.name,
         "init_cell": False,
         "export_cell": False,
-        "run_tests": False,  # tests/grader and `make assignments` run them, with the grader itself
+        "run_tests": False,  # the grader does, before it grades anyone
         "tests": {"files": True, "ok_format": False},
         "environment": "environment.yml",
         "python_version": "3.11",
@@ -167,9 +167,9 @@ def finished(notebook, assignment, checks, root=ROOT):
     literal += "}"
     setup = SETUP.format(source=package(root), otter=OTTER, checks=literal)
     folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}
-    heading, _, text = title.source.partition("\n\n")
+    first, _, text = title.source.partition("\n\n")
     notebook.cells = [
-        new_markdown_cell(heading),
+        new_markdown_cell(first),
         introduced(assignment, root),
         new_code_cell(setup, metadata=folded),
         *([new_markdown_cell(text)] if text else []),

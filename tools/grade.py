@@ -18,10 +18,12 @@ written.md     the written answers, question by question, to grade by hand
 import argparse
 import ast
 import csv
+import io
 import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -140,13 +142,10 @@ def unpacked(path):
 
 
 def parsed(content):
-    """Return the notebook; raise a ValueError where there is none."""
-    try:
-        notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
-        nbformat.validate(notebook)
-        return notebook
-    except Exception as error:  # whatever rubbish makes the library raise
-        raise ValueError(f"no notebook: {type(error).__name__}") from None
+    """Return the notebook; what is none may raise anything."""
+    notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
+    nbformat.validate(notebook)
+    return notebook
 
 
 def prepared(notebook, name):
@@ -294,10 +293,10 @@ def graded(submission, grader, limits=LIMITS, hidden=()):
         return ended("unreadable" if submission.trouble else "missing", said=submission.trouble)
     try:
         notebook = parsed(submission.content)
-    except ValueError as error:
-        return ended("unreadable", said=str(error))
-    look = flags(notebook, grader.allowed)
-    written = written_answers(notebook, grader.questions)
+        look = flags(notebook, grader.allowed)
+        written = written_answers(notebook, grader.questions)
+    except Exception as error:  # whatever rubbish makes a library raise: the others go on
+        return ended("unreadable", said=f"no notebook: {type(error).__name__}")
     if belongs(notebook) not in (None, grader.name):
         look, written = [], {}
         return ended("other assignment", said=str(belongs(notebook))[:100])
@@ -331,7 +330,8 @@ PRIVATE = ("book/teaching", "build", ".git")
 
 def result(path, possible):
     """Return (points, messages) of each question; raise where they do not fit the tests."""
-    if path.is_symlink() or path.stat().st_size > LARGEST:
+    found = path.lstat()  # a submission may have put anything there: a link, a pipe without end
+    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
         raise ValueError("results.json: wanted a small file")
     tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
     tests = {test["name"]: test for test in tests if "max_score" in test}
@@ -405,8 +405,6 @@ def pointed_out(grades):
 
 def table(grades, grader):
     """Return grades.csv."""
-    import io
-
     grades = pointed_out(sorted(grades, key=lambda grade: grade.student))
     rows = [row(grade, grader) for grade in grades]
     text = io.StringIO()
@@ -474,7 +472,10 @@ def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=pr
     hidden = [Path(folder).resolve(), out.resolve()]
     reference = graded(Submission("reference", solution.read_bytes()), known, limits, hidden)
     if reference.points != known.points:
-        raise ValueError(f"the reference solution does not get full marks here: {reference}")
+        raise ValueError(
+            f"the reference solution does not get full marks here: {reference.status}, "
+            f"{reference.points}, {reference.messages or reference.said}"
+        )
     show(f"the reference gets {sum(known.points.values()):g} points in {reference.seconds:.0f} s")
     grades = []
     with ThreadPoolExecutor(jobs) as pool:

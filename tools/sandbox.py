@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from functools import cache
@@ -106,7 +107,7 @@ def walls(folder, limits, hidden, shown):
     return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
 
 
-def run(command, folder, limits=LIMITS, *, hidden=(), shown=(), environment=None):
+def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
     """Run a command in a folder of its own; it ends by itself or at the first limit it meets.
 
     Where bubblewrap shuts in, /tmp and the home folder are empty but for the folders ``shown``,
@@ -128,27 +129,26 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=(), environment=None
         *map(str, command),
     ]
     started = time.monotonic()
-    log = folder / "said.txt"
-    with log.open("wb") as said:
+    # No name, so that nothing can be put in its place: a pipe would be read for ever.
+    with tempfile.TemporaryFile() as said:
         process = psutil.Popen(
             command,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
-            env=own_environment(folder) | (environment or {}),
+            env=own_environment(folder),
             start_new_session=True,
         )
         status = watch(process, folder, limits, started)
-    with log.open("rb") as said:
-        said.seek(max(0, log.stat().st_size - TAIL))
+        said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
         text = said.read(TAIL).decode("utf-8", "replace")
     return Outcome(status, process.returncode, time.monotonic() - started, text)
 
 
 def own_environment(folder):
     """Return the environment: no secrets of ours, nothing outside of the folder to write to."""
-    kept = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+    kept = ("LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
     home = str(folder)
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": home,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import zipfile
 
 import grade
@@ -248,6 +249,12 @@ def test_a_result_that_does_not_fit_the_tests_is_refused(tests, tmp_path):
 
 def test_a_result_that_leads_elsewhere_is_refused(tmp_path):
     (tmp_path / "results.json").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match="wanted a small file"):
+        grade.result(tmp_path / "results.json", POINTS)
+
+
+def test_a_pipe_in_the_place_of_the_result_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
     with pytest.raises(ValueError, match="wanted a small file"):
         grade.result(tmp_path / "results.json", POINTS)
 

@@ -241,6 +241,11 @@ def test_what_is_said_is_cut(tmp_path):
     assert outcome.said.strip("\n") == "x" * (sandbox.TAIL - 1)
 
 
+def test_nothing_in_its_folder_keeps_the_grader_waiting(tmp_path):
+    code = "import os; os.mkfifo('said.txt'); print('done')"
+    assert run_code(code, tmp_path).said == "done\n"
+
+
 def test_without_bubblewrap_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
     assert "NOT shut in" in sandbox.protection()

@@ -1,35 +1,50 @@
 """Argument checks whose messages name the symbol, what was wanted and what came.
 
-A type that can never work is a ``TypeError``; a value outside a hypothesis is a ``ValueError``.
-Tensors on the meta device carry shapes but no numbers, so checks of values pass them by.
+What is to be a tensor may be a Tensor, a numpy array, a list or a column of pandas: each check
+returns the Tensor that it makes of it. A Tensor stays what it is, and of whole numbers is refused
+where real ones are wanted; whole numbers of other kinds become float64 there. A type that can
+never work is a ``TypeError``; a value outside a hypothesis is a ``ValueError``. Tensors on the
+meta device carry shapes but no numbers, so checks of values pass them by.
 """
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
     "chain",
+    "classes",
     "count",
     "features",
     "finite_number",
     "fits",
+    "fraction",
+    "indices",
     "layers",
     "matrix",
     "nonnegative",
-    "one_hot_classes",
+    "one_of",
     "orthogonal_up_to",
     "positive",
     "same_kind",
+    "seeded",
     "shaped",
+    "tensor",
+    "vector",
 ]
+
+# --- Numbers
 
 
 def finite_number(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite real number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """Return ``value`` if it is a finite real number; a Tensor of one number is one, too."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{name}: wanted a real number, got {value!r}")
     if not float("-inf") < value < float("inf"):
         raise ValueError(f"{name}: wanted a finite number, got {value!r}")
@@ -38,16 +53,23 @@ def finite_number(name: str, value: float) -> float:
 
 def positive(name: str, value: float) -> float:
     """Return ``value`` if it is finite and greater than zero."""
-    if finite_number(name, value) <= 0:
+    if (number := finite_number(name, value)) <= 0:
         raise ValueError(f"{name}: wanted {name} > 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def nonnegative(name: str, value: float) -> float:
     """Return ``value`` if it is finite and not below zero."""
-    if finite_number(name, value) < 0:
+    if (number := finite_number(name, value)) < 0:
         raise ValueError(f"{name}: wanted {name} >= 0, got {value!r}")
-    return float(value)
+    return number
+
+
+def fraction(name: str, value: float) -> float:
+    """Return ``value`` if it is at least 0 and below 1."""
+    if not 0 <= (number := finite_number(name, value)) < 1:
+        raise ValueError(f"{name}: wanted 0 <= {name} < 1, got {value!r}")
+    return number
 
 
 def count(name: str, value: int, at_least: int = 0) -> int:
@@ -59,32 +81,82 @@ def count(name: str, value: int, at_least: int = 0) -> int:
     return int(value)
 
 
-def _floating_matrix(name: str, A: Tensor) -> None:
-    if not isinstance(A, Tensor):
-        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(A).__name__}")
-    if not A.is_floating_point():
-        raise TypeError(f"{name}: wanted a floating-point matrix, got {A.dtype}")
-    if A.ndim != 2:
-        raise ValueError(f"{name}: wanted a matrix, got shape {tuple(A.shape)}")
-    if 0 in A.shape:
-        raise ValueError(f"{name}: wanted a matrix with entries, got shape {tuple(A.shape)}")
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """Return ``value`` if it is one of the known words."""
+    if value not in known:
+        raise ValueError(f"{name}: wanted one of {', '.join(known)}, got {value!r}")
+    return value
 
 
-def _finite(name: str, A: Tensor) -> None:
-    if not A.is_meta and not torch.isfinite(A).all():
-        raise ValueError(f"{name}: wanted finite entries, got NaN or infinity")
+def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
+    """Return the generator, or one on the CPU with that seed; None is torch's global one."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    if isinstance(generator, bool) or not isinstance(generator, Integral):
+        raise TypeError(f"generator: wanted a torch.Generator or a seed, got {generator!r}")
+    return torch.Generator().manual_seed(int(generator))
 
 
-def matrix(name: str, A: Tensor) -> Tensor:
-    """Return ``A`` if it is a two-dimensional floating-point tensor without NaN or infinity."""
-    _floating_matrix(name, A)
-    _finite(name, A)
+# --- Tensors
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """Return a Tensor of what is one, an array, a list or a column of numbers."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise TypeError
+        # Our own numbers, in our order of bytes: torch takes no read-only arrays and no
+        # negative strides.
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError, RuntimeError):
+        kind = getattr(value, "dtype", None) or type(value).__name__
+        raise TypeError(f"{name}: wanted a tensor of numbers, got {kind}") from None
+
+
+def _real(name: str, value: Any) -> Tensor:
+    A = tensor(name, value)
+    if not isinstance(value, Tensor) and not (A.is_floating_point() or A.is_complex()):
+        A = A.double()
+    if A.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: wanted float32 or float64, got {A.dtype}")
     return A
 
 
-def shaped(name: str, A: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return the matrix ``A`` if it has the given shape."""
-    if tuple(matrix(name, A).shape) != tuple(shape):
+def _finite(name: str, A: Tensor) -> Tensor:
+    if not A.is_meta and not torch.isfinite(A).all():
+        raise ValueError(f"{name}: wanted finite entries, got NaN or infinity")
+    return A
+
+
+def vector(name: str, value: Any) -> Tensor:
+    """Return a vector of finite real numbers."""
+    v = _real(name, value)
+    if v.ndim != 1 or 0 in v.shape:
+        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(v.shape)}")
+    return _finite(name, v)
+
+
+def _matrix(name: str, value: Any, *, runs: bool = False) -> Tensor:
+    A = _real(name, value)
+    if A.ndim < 2 or (A.ndim > 2 and not runs):
+        raise ValueError(f"{name}: wanted a matrix, got shape {tuple(A.shape)}")
+    if 0 in A.shape:
+        raise ValueError(f"{name}: wanted a matrix with entries, got shape {tuple(A.shape)}")
+    return A
+
+
+def matrix(name: str, value: Any, *, runs: bool = False) -> Tensor:
+    """Return a matrix of finite real numbers; with ``runs`` it may be one for each run."""
+    return _finite(name, _matrix(name, value, runs=runs))
+
+
+def shaped(name: str, value: Any, shape: tuple[int, ...], *, runs: bool = False) -> Tensor:
+    """Return the matrix if it has the given shape, with ``runs`` in its last two axes."""
+    A = matrix(name, value, runs=runs)
+    if tuple(A.shape[-len(shape) :] if runs else A.shape) != tuple(shape):
         raise ValueError(f"{name}: wanted shape {tuple(shape)}, got {tuple(A.shape)}")
     return A
 
@@ -97,35 +169,42 @@ def same_kind(name: str, A: Tensor, other_name: str, B: Tensor) -> None:
         )
 
 
-def fits(name: str, A: Tensor, shape: tuple[int, int], other_name: str, B: Tensor) -> None:
+def fits(name: str, A: Tensor, shape: tuple[int, ...], other_name: str, B: Tensor) -> None:
     """Require a shape, and the dtype and device of ``B``, of ``A``, whose values may be any."""
     if tuple(A.shape) != tuple(shape):
         raise ValueError(f"{name}: wanted shape {tuple(shape)}, got {tuple(A.shape)}")
     same_kind(name, A, other_name, B)
 
 
-def chain(name: str, Ws: Sequence[Tensor]) -> list[Tensor]:
-    """Return ``Ws`` as a list if the shapes multiply as ``W_L ... W_1``; values may be any."""
-    if isinstance(Ws, Tensor) or not isinstance(Ws, Sequence):
+# --- Networks
+
+
+def chain(name: str, Ws: Sequence[Any]) -> list[Tensor]:
+    """Return matrices whose shapes multiply as ``W_L ... W_1``, all with the same axes of runs."""
+    if isinstance(Ws, Tensor | np.ndarray) or not isinstance(Ws, Sequence):
         raise TypeError(f"{name}: wanted a sequence of matrices, got {type(Ws).__name__}")
     if not Ws:
         raise ValueError(f"{name}: wanted at least one matrix, got none")
+    Ws = [_matrix(f"{name}[{i}]", W, runs=True) for i, W in enumerate(Ws)]
     for i, W in enumerate(Ws):
-        _floating_matrix(f"{name}[{i}]", W)
         same_kind(f"{name}[{i}]", W, f"{name}[0]", Ws[0])
-        if i and W.shape[1] != Ws[i - 1].shape[0]:
+        if W.shape[:-2] != Ws[0].shape[:-2]:
             raise ValueError(
-                f"{name}[{i}]: wanted {Ws[i - 1].shape[0]} columns to follow {name}[{i - 1}] "
+                f"{name}[{i}]: wanted one matrix for each run as {name}[0] of shape "
+                f"{tuple(Ws[0].shape)}, got shape {tuple(W.shape)}"
+            )
+        if i and W.shape[-1] != Ws[i - 1].shape[-2]:
+            raise ValueError(
+                f"{name}[{i}]: wanted {Ws[i - 1].shape[-2]} columns to follow {name}[{i - 1}] "
                 f"of shape {tuple(Ws[i - 1].shape)}, got shape {tuple(W.shape)}"
             )
-    return list(Ws)
+    return Ws
 
 
-def layers(name: str, Ws: Sequence[Tensor]) -> list[Tensor]:
-    """Return ``Ws`` as a list if its finite matrices can be multiplied as ``W_L ... W_1``."""
-    for i, W in enumerate(chain(name, Ws)):
-        _finite(f"{name}[{i}]", W)
-    return list(Ws)
+def layers(name: str, Ws: Sequence[Any], *, runs: bool = False) -> list[Tensor]:
+    """Return finite matrices that multiply as ``W_L ... W_1``; with ``runs``, of many networks."""
+    Ws = chain(name, Ws)
+    return [matrix(f"{name}[{i}]", W, runs=runs) for i, W in enumerate(Ws)]
 
 
 def orthogonal_up_to(name: str, W: Tensor, eps: float) -> None:
@@ -144,31 +223,42 @@ def orthogonal_up_to(name: str, W: Tensor, eps: float) -> None:
         )
 
 
-def features(name: str, Z: Tensor) -> Tensor:
-    """Return ``Z`` if it holds finite floating-point features as columns, (..., d, N)."""
-    if not isinstance(Z, Tensor):
-        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(Z).__name__}")
+# --- Data
+
+
+def features(name: str, value: Any) -> Tensor:
+    """Return finite features in columns, (..., d, N); half precision becomes float32."""
+    Z = tensor(name, value)
+    if Z.dtype in (torch.float16, torch.bfloat16):
+        Z = Z.float()  # sums of squares in half precision overflow
     if Z.ndim < 2 or 0 in Z.shape:
         raise ValueError(f"{name}: wanted shape (..., d, N) with entries, got {tuple(Z.shape)}")
-    matrix(name, Z.reshape(-1, Z.shape[-1]))
-    return Z
+    return _finite(name, _real(name, Z if isinstance(value, Tensor) else Z.numpy()))
 
 
-def one_hot_classes(Z: Tensor, y: Tensor, at_least: int = 1) -> tuple[Tensor, Tensor]:
-    """Check features and labels; return the one-hot matrix (N, K) and the class sizes (K,)."""
-    features("Z", Z)
-    kind = getattr(y, "dtype", type(y).__name__)
-    if kind not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise TypeError(f"y: wanted a tensor of whole numbers, got {kind}")
+def indices(name: str, value: Any, bound: int) -> Tensor:
+    """Return a vector of int64 from 0 to ``bound - 1``."""
+    index = tensor(name, value)
+    if index.ndim != 1 or len(index) == 0:
+        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(index.shape)}")
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise TypeError(f"{name}: wanted whole numbers, got {index.dtype}")
+    index = index.long()  # unsigned ones have no minimum
+    low, high = index.min().item(), index.max().item()
+    if low < 0 or high >= bound:
+        raise ValueError(f"{name}: wanted 0 to {bound - 1}, got {low} to {high}")
+    return index
+
+
+def classes(Z: Tensor, value: Any, at_least: int = 1) -> tuple[Tensor, Tensor]:
+    """Check labels of features; return the one-hot matrix (N, K) and the class sizes (K,)."""
+    y = tensor("y", value)
     if y.shape != Z.shape[-1:]:
         raise ValueError(
             f"y: wanted N = {Z.shape[-1]} labels as Z has columns, got {tuple(y.shape)}"
         )
-    if y.device != Z.device:
-        raise ValueError(f"y: wanted labels on {Z.device} as Z, got {y.device}")
-    if y.min() < 0:
-        raise ValueError(f"y: wanted classes 0, 1, ..., K - 1, got {y.min().item()}")
-    sizes = torch.bincount(y.long())
+    y = indices("y", y, len(y)).to(Z.device)  # as each class has a sample
+    sizes = torch.bincount(y)
     if (sizes == 0).any():
         none = (sizes == 0).nonzero()[0].item()
         raise ValueError(
@@ -176,4 +266,4 @@ def one_hot_classes(Z: Tensor, y: Tensor, at_least: int = 1) -> tuple[Tensor, Te
         )
     if len(sizes) < at_least:
         raise ValueError(f"y: wanted K >= {at_least} classes, got K = {len(sizes)}")
-    return torch.nn.functional.one_hot(y.long()).to(Z.dtype), sizes.to(Z.dtype)
+    return torch.nn.functional.one_hot(y).to(Z.dtype), sizes.to(Z.dtype)

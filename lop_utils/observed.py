@@ -1,0 +1,264 @@
+"""Observed entries of a matrix: one type for ratings, pixels and random samples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lop_utils import _checks
+
+__all__ = ["ObservedEntries", "product_entries", "row_blocks", "rows_between", "split"]
+
+_CHUNK = 65536  # entries gathered at once: their 2 x k numbers stay in the cache
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ObservedEntries:
+    """Observed entries of a matrix, checked, and sorted by row and column.
+
+    Parameters
+    ----------
+    rows, cols : Tensor of integers, shape (n,)
+        Where the entries stand, from 0.
+    values : Tensor, shape (n,)
+        What they are, in float32 or float64; whole numbers become float64.
+    shape : tuple of int
+        Rows ``d_y`` and columns ``d_x`` of the whole matrix.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an index is no whole number or outside ``shape``, the lengths differ, a value is NaN
+        or infinite, or an entry occurs twice. Which of two values is right is for the caller to
+        decide, so nothing is averaged in silence.
+
+    Examples
+    --------
+    >>> seen = ObservedEntries([1, 0], [0, 2], [5.0, 3.0], (2, 3))
+    >>> seen, seen.values.tolist()
+    (ObservedEntries(2 of 2 x 3), [3.0, 5.0])
+    """
+
+    rows: Tensor
+    cols: Tensor
+    values: Tensor
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Check and sort."""
+        if len(self.shape) != 2:
+            raise ValueError(f"shape: wanted (rows, columns), got {self.shape}")
+        d_y, d_x = (_checks.count("shape", side, at_least=1) for side in self.shape)
+        rows, cols = _checks.indices("rows", self.rows, d_y), _checks.indices("cols", self.cols, d_x)
+        values = _checks.tensor("values", self.values)
+        if not values.is_floating_point() and not values.is_complex():
+            values = values.double()
+        if values.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"values: wanted float32 or float64, got {values.dtype}")
+        if not rows.shape == cols.shape == values.shape:
+            raise ValueError(
+                f"values: wanted a vector as long as rows and cols, got {tuple(values.shape)}, "
+                f"{tuple(rows.shape)} and {tuple(cols.shape)}"
+            )
+        rows, cols = rows.to(values.device), cols.to(values.device)
+        bad = (~torch.isfinite(values)).nonzero().flatten()
+        if len(bad):
+            i = bad[0].item()
+            raise ValueError(
+                f"values: wanted finite numbers, got {len(bad)} others, the first "
+                f"{values[i].item()} at row {rows[i].item()}, column {cols[i].item()}"
+            )
+        place = rows * d_x + cols
+        if not (place[1:] > place[:-1]).all():
+            place, order = torch.sort(place)
+            rows, cols, values = rows[order], cols[order], values[order]
+            twice = (place[1:] == place[:-1]).nonzero().flatten()
+            if len(twice):
+                i = twice[0].item()
+                raise ValueError(
+                    f"rows, cols: wanted each entry once, got {len(twice)} repetitions, the first "
+                    f"at row {rows[i].item()}, column {cols[i].item()}; merge them before, by "
+                    "their mean say"
+                )
+        checked = {"rows": rows, "cols": cols, "values": values, "shape": (d_y, d_x)}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """Return n, how many are observed."""
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        """Return how many of how many."""
+        return f"ObservedEntries({len(self)} of {self.shape[0]} x {self.shape[1]})"
+
+    @property
+    def p(self) -> float:
+        """Share of the matrix that is observed."""
+        return len(self) / (self.shape[0] * self.shape[1])
+
+    def select(self, index: Tensor) -> "ObservedEntries":
+        """Return the entries of these numbers, or where a mask is true."""
+        return ObservedEntries(self.rows[index], self.cols[index], self.values[index], self.shape)
+
+    def with_values(self, values: Tensor) -> "ObservedEntries":
+        """Return the same places with other values, such as what means leave unexplained."""
+        return ObservedEntries(self.rows, self.cols, values, self.shape)
+
+
+def split(
+    seen: ObservedEntries, share: float, *, generator: torch.Generator | int | None = None
+) -> tuple[ObservedEntries, ObservedEntries]:
+    """Hold out a share of the entries, drawn evenly from all of them.
+
+    Parameters
+    ----------
+    seen : ObservedEntries
+        All of them.
+    share : float
+        What part goes into the second result, rounded to a whole number of entries.
+    generator : torch.Generator or int, optional
+        Source of randomness, on the CPU, or a seed.
+
+    Returns
+    -------
+    tuple of two ObservedEntries
+        To train on, and to test with. Rows and columns of the second may be missing in the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part would be empty.
+
+    Examples
+    --------
+    >>> seen = ObservedEntries(torch.arange(10), torch.arange(10), torch.ones(10), (10, 10))
+    >>> split(seen, 0.2)
+    (ObservedEntries(8 of 10 x 10), ObservedEntries(2 of 10 x 10))
+    """
+    n = len(seen)
+    held_out = round(_checks.finite_number("share", share) * n)
+    if not 0 < held_out < n:
+        raise ValueError(f"share: wanted some of {n} entries in each part, got {share}")
+    mixed = torch.randperm(n, generator=_checks.seeded(generator)).to(seen.rows.device)
+    test, train = mixed[:held_out].sort().values, mixed[held_out:].sort().values
+    return seen.select(train), seen.select(test)
+
+
+def product_entries(
+    P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor, *, workspace: dict | None = None
+) -> Tensor:
+    r"""Return the entries :math:`(PQ)_{ij}` at given places, without forming the product.
+
+    Parameters
+    ----------
+    P : Tensor, shape (d_y, k)
+        Tall factor.
+    Q : Tensor, shape (k, d_x)
+        Wide factor.
+    rows, cols : Tensor of integers, shape (n,)
+        Places, not checked.
+    workspace : dict, optional
+        An empty dict that belongs to one caller, one sample and one width. Memory is kept in it
+        from call to call, since fresh memory costs as much as the products; the result lives
+        there too, until the next call.
+
+    Returns
+    -------
+    Tensor, shape (n,)
+
+    Examples
+    --------
+    >>> P, Q = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]])
+    >>> product_entries(P, Q, torch.tensor([1, 0]), torch.tensor([1, 1])).tolist()
+    [8.0, 4.0]
+    """
+    n, k = len(rows), P.shape[1]
+    memory = {} if workspace is None else workspace
+    if not memory:
+        memory |= {side: P.new_empty(min(n, _CHUNK), k) for side in ("left", "right")}
+        memory |= {"out": P.new_empty(n), "ones": P.new_ones(k)}
+    out, Qt = memory["out"], Q.T.contiguous()
+    for start in range(0, n, _CHUNK):
+        some = slice(start, min(start + _CHUNK, n))
+        left, right = (memory[side][: some.stop - start] for side in ("left", "right"))
+        torch.index_select(P, 0, rows[some], out=left)
+        torch.index_select(Qt, 0, cols[some], out=right)
+        torch.mv(left.mul_(right), memory["ones"], out=out[some])
+    return out
+
+
+def row_blocks(seen: ObservedEntries, parts: int) -> list[tuple[int, int]]:
+    """Cut the rows into blocks with about as many observed entries each.
+
+    Parameters
+    ----------
+    seen : ObservedEntries
+        The whole sample, or a sketch of it: only its rows count.
+    parts : int
+        Number of blocks, at most the number of rows in which something was observed.
+
+    Returns
+    -------
+    list of (int, int)
+        First row of each block, and the row after its last; each has an entry.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``parts`` is below 1 or above the number of such rows.
+
+    Examples
+    --------
+    >>> row_blocks(ObservedEntries([0, 0, 0, 1, 2, 3], [0, 1, 2, 0, 0, 0], [1.0] * 6, (4, 3)), 2)
+    [(0, 1), (1, 4)]
+    """
+    parts = _checks.count("parts", parts, at_least=1)
+    present, sizes = seen.rows.unique(return_counts=True)
+    if parts > len(present):
+        raise ValueError(
+            f"parts: wanted at most {len(present)} blocks, the rows with entries, got {parts}"
+        )
+    before = sizes.cumsum(0)
+    cuts = [0]  # among the rows with entries
+    for part in range(1, parts):
+        cut = torch.searchsorted(before, len(seen) * part / parts).item() + 1
+        cuts.append(min(max(cut, cuts[-1] + 1), len(present) - parts + part))
+    starts = [0, *present[cuts[1:]].tolist(), seen.shape[0]] if parts > 1 else [0, seen.shape[0]]
+    return list(zip(starts[:-1], starts[1:], strict=True))
+
+
+def rows_between(seen: ObservedEntries, block: tuple[int, int]) -> ObservedEntries:
+    """Return the observed entries in a block of rows, as a matrix of that many rows.
+
+    Parameters
+    ----------
+    seen : ObservedEntries
+        The whole sample.
+    block : (int, int)
+        First row, and the row after the last.
+
+    Returns
+    -------
+    ObservedEntries
+
+    Raises
+    ------
+    ValueError
+        If the block is not one of rows of the matrix, or nothing was observed in it.
+
+    Examples
+    --------
+    >>> rows_between(ObservedEntries([0, 3], [0, 1], [1.0, 2.0], (4, 3)), (2, 4)).rows
+    tensor([1])
+    """
+    top, bottom = block
+    if not 0 <= top < bottom <= seen.shape[0]:
+        raise ValueError(f"block: wanted rows of 0 to {seen.shape[0]}, got {block}")
+    ends = torch.tensor([top, bottom], device=seen.rows.device)
+    start, end = torch.searchsorted(seen.rows, ends).tolist()
+    if start == end:
+        raise ValueError(f"block: wanted rows with entries, got none in rows {top} to {bottom - 1}")
+    some = slice(start, end)
+    shape = (bottom - top, seen.shape[1])
+    return ObservedEntries(seen.rows[some] - top, seen.cols[some], seen.values[some], shape)

@@ -53,7 +53,7 @@ def main() -> None:
     n = int(options.entries or (2e4 if options.quick else 1e8))
     device = "cuda" if cuda else "cpu"
     obs, P, Q = problem(n, device)
-    residual = factored.fastest_residual(obs, K)
+    residual = factored.fastest_loss(obs, K)
     source = torch.empty(2**20 if options.quick else 2**28 if cuda else 2**25, device=device)
     target = torch.empty_like(source)
     times = interleaved(

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from common import agree, arguments, interleaved, jax_or_none, record, show
 
-from lop_utils import batches, compression, datasets, descent, dln, losses
+from lop_utils import compression, data, descent, init, losses
 
 ETA, EPS, L, RANK = 1e-3, 0.5, 3, 3
 GOAL = 1e-4  # seconds a step, at any width
@@ -19,8 +19,8 @@ GOAL = 1e-4  # seconds a step, at any width
 def problem(d: int):
     generator = torch.Generator().manual_seed(0)
     strengths = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
-    Phi = datasets.low_rank_target(d, d, strengths, generator=generator)
-    Ws = dln.orthogonal_init((d,) * (L + 1), EPS, generator=generator)
+    Phi = data.low_rank_target(d, d, strengths, generator=generator)
+    Ws = init.orthogonal((d,) * (L + 1), EPS, generator=generator)
     start = time.perf_counter()
     small = compression.compress(Ws, Phi, rhat=RANK, eps=EPS)
     return Ws, Phi, small, time.perf_counter() - start
@@ -38,7 +38,7 @@ def batched(Ws, Phi, steps, runs):
 
 def generator_of(Ws, Phi, steps):
     def block():
-        run = descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=ETA, steps=steps)
+        run = descent.train(Ws, losses.squared_error(Phi), eta=ETA, steps=steps)
         for last in run:  # noqa: B007 - the last is returned
             pass
         return last.Ws
@@ -160,7 +160,7 @@ def main() -> None:
         for name, call in calls.items():
             agree(name, call(), wanted)
         times = interleaved(calls, seconds=seconds)
-        whole = partial(dln.gradients, Ws, losses.matrix_residual(Phi))
+        whole = partial(dln.gradients, Ws, losses.squared_error(Phi))
         wide = interleaved({"wide": whole}, seconds / 5)["wide"]
         row = {
             name: {"median": t.median / steps, "minimum": t.minimum / steps}

@@ -84,8 +84,8 @@ def main() -> None:
     Ws = init.orthogonal((d,) * (L + 1), eps, generator=generator)
     small = compression.compress(Ws, Phi, r, eps)
     calls = {
-        "core": partial(dln.gradients, small.Ws, losses.squared_error(small.Phi)),
-        "wide": partial(dln.gradients, Ws, losses.squared_error(Phi)),
+        "core": partial(losses.squared_error(small.Phi), small.Ws),
+        "wide": partial(losses.squared_error(Phi), Ws),
     }
     settings = {"d": d, "r": r, "L": L, "eps": eps, "eta": eta, "lam": 0.0}
     with launch(executable) as browser:

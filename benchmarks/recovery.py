@@ -40,9 +40,9 @@ def contenders(Ws0, surrogate, r, eps, eta, generator):
         small = compression.compress(Ws0, near, r, eps)
         return compression.with_outer_layers(small), [gamma * eta, *[eta] * L, gamma * eta]
 
-    def scheme_b(alpha):
+    def scheme_b(gamma):
         Ws = init.spectral(surrogate, 2 * r, L, eps)
-        return Ws, [alpha * eta, *[eta] * (L - 2), alpha * eta]
+        return Ws, [gamma * eta, *[eta] * (L - 2), gamma * eta]
 
     def narrow():
         dims = (d, *[2 * r] * (L - 1), d)
@@ -53,8 +53,8 @@ def contenders(Ws0, surrogate, r, eps, eta, generator):
         "(A) gamma 0.01": lambda: scheme_a(0.01),
         "(A) gamma 0.1": lambda: scheme_a(0.1),
         "(A) gamma 1": lambda: scheme_a(1.0),
-        "(B) alpha 1": lambda: scheme_b(1.0),
-        "(B) alpha 5": lambda: scheme_b(5.0),
+        "(B) gamma 1": lambda: scheme_b(1.0),
+        "(B) gamma 5": lambda: scheme_b(5.0),
         "narrow": narrow,
     }
 

@@ -27,14 +27,14 @@ def problem(d: int, n: int):
     return obs, Ws
 
 
-def stepper(Ws, residual):
-    Ws = [W.clone() for W in Ws]
+def stepper(Ws, two_layers):
+    Ws, loss = [W.clone() for W in Ws], factored.of_factors(two_layers)
 
     def step():
-        loss, grads = factored.of_factors(residual)(Ws)
+        value, grads = loss(Ws)
         for W, G in zip(Ws, grads, strict=True):
             W.sub_(G, alpha=ETA)
-        return loss
+        return value
 
     return step, Ws
 
@@ -55,8 +55,8 @@ def main() -> None:
     obs, Ws = problem(d, n)
     block = sharded.row_blocks(obs, size)[rank]
     part = sharded.rows_between(obs, block)
-    residual = sharded.summed_loss(factored.fastest_loss(part, K))
-    step, shared = stepper([*Ws[:-1], Ws[-1][slice(*block)]], residual)
+    loss = sharded.summed_loss(factored.fastest_loss(part, K))
+    step, shared = stepper([*Ws[:-1], Ws[-1][slice(*block)]], loss)
     single, whole = stepper(Ws, factored.fastest_loss(obs, K)) if rank == 0 else (None, None)
 
     # One step of each in turn; while rank 0 is alone the others wait at the barrier.

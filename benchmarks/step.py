@@ -29,13 +29,13 @@ def problem(d: int, p: float):
 
 
 def ours(obs, Ws):
-    Ws, residual = [W.clone() for W in Ws], factored.fastest_loss(obs, K)
+    Ws, loss = [W.clone() for W in Ws], factored.of_factors(factored.fastest_loss(obs, K))
 
     def step():
-        loss, grads = factored.of_factors(residual)(Ws)
+        value, grads = loss(Ws)
         for W, G in zip(Ws, grads, strict=True):
             W.sub_(G, alpha=ETA)
-        return loss
+        return value
 
     return step, lambda: Ws
 

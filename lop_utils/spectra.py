@@ -204,7 +204,8 @@ def effective_rank(s: Tensor) -> Tensor:
     3.0
     """
     s, peak = _spectrum(s)
-    p = (s / peak) / (s / peak).sum(-1, keepdim=True)
+    s = s / peak
+    p = s / s.sum(-1, keepdim=True)
     return torch.exp(torch.special.entr(p).sum(-1))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from columns import KINDS
 
-from lop_utils import data, images, init
+from lop_utils import data, images
 
 F64 = {"dtype": torch.float64}
 
@@ -89,12 +89,6 @@ def test_fewer_directions_keep_the_strongest(generator):
     X = inputs("random", generator)
     white = data.whiten(X, rank=3)
     assert white.dropped == 5 and torch.equal(white.X, data.whiten(X).X[:3])
-
-
-def test_white_inputs_stay_white(generator):
-    white = data.whiten(init.orthogonal((9, 4), 1.0, generator=generator)[0])
-    assert white.condition == pytest.approx(1, abs=1e-14)
-    assert (white.transform @ white.transform.T - torch.eye(4, **F64)).abs().max() < 1e-14
 
 
 def test_digits_whiten_on_their_span(digits):
@@ -207,26 +201,9 @@ ONES = torch.ones(2, 3)
     [
         (lambda: data.low_rank_target(0, 3, [1.0]), ValueError, "d_y: wanted d_y >= 1, got 0"),
         (lambda: data.low_rank_target(3, 2.0, [1.0]), TypeError, "d_x: wanted a whole number, go"),
-        (
-            lambda: data.low_rank_target(3, 3, torch.ones(1).int()),
-            TypeError,
-            "singular_values: wanted float32 or float64, got torch.int32",
-        ),
-        (
-            lambda: data.low_rank_target(3, 3, [1.0, 0.0]),
-            ValueError,
-            "singular_values: wanted positive numbers, got 0.0",
-        ),
-        (
-            lambda: data.low_rank_target(3, 2, [1.0] * 3),
-            ValueError,
-            "singular_values: wanted at most min(d_y, d_x) = 2, got 3",
-        ),
-        (
-            lambda: data.whiten(ONES, rank=2),
-            ValueError,
-            "X: wanted inputs of rank at least 2, got shape (2, 3) of rank 1; leave rank out",
-        ),
+        (lambda: data.low_rank_target(3, 3, [1.0, 0.0]), ValueError, "singular_values: wanted pos"),
+        (lambda: data.low_rank_target(3, 2, [1.0] * 3), ValueError, "singular_values: wanted at m"),
+        (lambda: data.whiten(ONES, rank=2), ValueError, "X: wanted inputs of rank at least 2, got"),
         (lambda: data.whiten(0 * ONES), ValueError, "X: wanted inputs of rank at least 1, got ze"),
         (lambda: data.whiten(ONES, rank=0), ValueError, "rank: wanted rank >= 1, got 0"),
         (lambda: data.whiten(ONES.int()), TypeError, "X: wanted float32 or float64, got torch.in"),

@@ -77,11 +77,10 @@ def by_loops(Z, y):
 
 
 SIZES = {"unbalanced": [7, 1, 3, 12], "balanced": [5, 5, 5, 5], "two": [2, 9], "one-each": [1] * 4}
-each_sizes = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 
 
 @each_metric
-@each_sizes
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_metrics_equal_the_slow_way_layer_by_layer(name, sizes, generator):
     Z, y = sample(sizes, generator, lead=(2, 3))
     copies = Z.clone(), y.clone()
@@ -91,16 +90,9 @@ def test_metrics_equal_the_slow_way_layer_by_layer(name, sizes, generator):
         # One layer of a stack is what that layer gives alone, and what loops give.
         for value in (found[index], METRICS[name](Z[index], y)):
             assert value.item() == pytest.approx(by_loops(Z[index], y)[name], rel=1e-12, abs=1e-14)
+        expected = np.stack(moments(Z[index], y)[3], axis=1)
+        assert np.abs(features.class_means(Z, y)[index].numpy() - expected).max() < 1e-14
     assert torch.equal(Z, copies[0]) and torch.equal(y, copies[1])
-
-
-@each_sizes
-def test_class_means_equal_the_slow_way(sizes, generator):
-    Z, y = sample(sizes, generator, lead=(2,))
-    found = features.class_means(Z, y)
-    assert found.shape == (2, 6, len(sizes))
-    for i in range(2):
-        assert np.abs(found[i].numpy() - np.stack(moments(Z[i], y)[3], axis=1)).max() < 1e-14
 
 
 def test_layers_of_any_width_share_their_input_over_runs(generator):
@@ -116,80 +108,7 @@ def test_layers_of_any_width_share_their_input_over_runs(generator):
         features.layerwise(C, [], y)
 
 
-# Wrong variants
-
-
-def overwritten(Z, y):
-    """Do as a published implementation: the mean lands in the class's first sample."""
-    Z = Z.clone()
-    for k in range(int(y.max()) + 1):
-        first = torch.nonzero(y == k)[0, 0]
-        Z[:, first] = Z[:, y == k].mean(1)
-    return by_loops(Z, y)
-
-
-def with_scatter(change):
-    """Return the metrics with other matrices within and between."""
-
-    def wrong(Z, y):
-        truth = by_loops(Z, y)
-        within, between = change(Z, y, truth["within"], truth["between"])
-        return truth | {"within": within, "between": between, "C": within / between}
-
-    return wrong
-
-
-def of_equal_classes(Z, y, within, between):
-    """Let classes count equally, however few their samples."""
-    columns, classes, _, means = moments(Z, y)
-    each = [
-        np.mean([np.sum((z - m) ** 2) for z, c in zip(columns, classes, strict=True) if c == k])
-        for k, m in enumerate(means)
-    ]
-    centre = sum(means) / len(means)
-    return np.mean(each), np.mean([np.sum((m - centre) ** 2) for m in means])
-
-
-def separation(change):
-    """Return the metrics with other cosines in D."""
-    return lambda Z, y: by_loops(Z, y) | {"D": 1 - max(change(moments(Z, y)[3]))}
-
-
-def centred(means):
-    return [m - sum(means) / len(means) for m in means]
-
-
-WRONG = {
-    "first-sample-overwritten": (overwritten, "within"),
-    "mean-over-d": (with_scatter(lambda Z, y, w, b: (w / len(Z), b)), "C"),
-    "mean-over-d-of-both": (with_scatter(lambda Z, y, w, b: (w / len(Z), b / len(Z))), "between"),
-    "K-1-for-K": (with_scatter(lambda Z, y, w, b: (w, b * 4 / 3)), "C"),
-    "N-1-for-N": (with_scatter(lambda Z, y, w, b: (w * len(y) / (len(y) - 1), b)), "C"),
-    "classes-count-equally": (with_scatter(of_equal_classes), "C"),
-    "centred-means": (separation(lambda means: cosines(centred(means))), "D"),
-    "unsigned-cosine": (separation(lambda means: map(abs, cosines(means))), "D"),
-}
-
-
-@pytest.mark.parametrize(("wrong", "metric"), WRONG.values(), ids=WRONG)
-def test_a_wrong_variant_would_be_seen(wrong, metric, generator):
-    Z, y = sample(SIZES["unbalanced"], generator)
-    Z = Z - 3 * (y == 3) * features.class_means(Z, y)[:, 2:3]  # an opposite pair: signs count
-    found = METRICS[metric](Z, y).item()
-    assert found == pytest.approx(by_loops(Z, y)[metric], rel=1e-12)
-    assert abs(wrong(Z, y)[metric] / found - 1) > 1e-2
-
-
 # What the definitions imply
-
-
-@each_sizes
-def test_within_and_between_add_up_to_the_variance(sizes, generator):
-    Z, y = sample(sizes, generator)
-    within, between = features.scatter(Z, y)
-    variance = np.trace(np.cov(Z.numpy(), bias=True))
-    assert (within + between).item() == pytest.approx(variance, rel=1e-13)
-    assert within.item() >= 0 and between.item() > 0
 
 
 def test_what_a_metric_is_blind_to(generator):
@@ -223,6 +142,8 @@ def test_no_scale_overflows(name, scale, generator):
     one, other = METRICS[name](stack, y).tolist()
     assert other == pytest.approx(one, rel=rel)
     assert one == pytest.approx(METRICS[name](Z.double(), y).item(), rel=1e-4)
+    apart = torch.tensor([[1.0, 1e-25], [0.0, 1e-25]])  # means of very different lengths
+    assert features.discrimination_metric(apart, [0, 1]).item() == pytest.approx(0.2929, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -233,12 +154,6 @@ def test_half_precision_is_accumulated_in_single(dtype, generator):
         found = metric(Z, y)
         assert found.dtype == torch.float32
         assert found.item() == pytest.approx(metric(Z.double(), y).item(), rel=1e-4), name
-
-
-def test_means_of_very_different_lengths_keep_their_angle():
-    Z = torch.tensor([[1.0, 1e-25], [0.0, 1e-25]])
-    found = features.discrimination_metric(Z, torch.tensor([0, 1])).item()
-    assert found == pytest.approx(1 - math.sqrt(0.5), rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -299,18 +214,16 @@ def test_a_geometric_fit_is_a_line_through_logarithms(generator):
 
 
 @pytest.mark.parametrize(
-    ("values", "error", "message"),
+    ("values", "message"),
     [
-        ("abc", TypeError, "values: wanted a tensor of numbers, got str"),
-        (torch.ones(3).int(), TypeError, "values: wanted float32 or float64, got torch.int32"),
-        (torch.ones(4, 2), ValueError, "values: wanted at least three numbers, got shape (4, 2)"),
-        (torch.tensor(1.0), ValueError, "values: wanted shape (..., n) with entries, got ()"),
-        (torch.arange(3.0), ValueError, "values: wanted positive numbers, got 0.0"),
-        (torch.ones(3) / 0, ValueError, "values: wanted finite entries, got NaN or infinity"),
+        (torch.ones(4, 2), "values: wanted at least three numbers, got shape (4, 2)"),
+        (torch.tensor(1.0), "values: wanted shape (..., n) with entries, got ()"),
+        (torch.arange(3.0), "values: wanted positive numbers, got 0.0"),
+        (torch.ones(3) / 0, "values: wanted finite entries, got NaN or infinity"),
     ],
 )
-def test_what_has_no_decay_is_refused(values, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
+def test_what_has_no_decay_is_refused(values, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
         features.geometric_fit(values)
 
 
@@ -341,15 +254,10 @@ Z3, Y3 = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1, 2
 @pytest.mark.parametrize(
     ("Z", "y", "error", "message"),
     [
-        (Z3.int(), Y3, TypeError, "Z: wanted float32 or float64, got torch.int32"),
         (Z3[0], Y3, ValueError, "Z: wanted shape (..., d, N) with entries, got (3,)"),
         (Z3 * math.nan, Y3, ValueError, "Z: wanted finite entries, got NaN or infinity"),
-        (Z3, Y3.double(), TypeError, "y: wanted whole numbers, got torch.float64"),
-        (Z3, ["cat", "dog", "cat"], TypeError, "y: wanted a tensor of numbers, got list"),
-        (Z3, Y3[:2], ValueError, "y: wanted N = 3 labels as Z has columns, got (2,)"),
         (Z3, Y3[:, None], ValueError, "y: wanted N = 3 labels as Z has columns, got (3, 1)"),
-        (Z3, Y3 - 1, ValueError, "y: wanted 0 to 2, got -1 to 1"),
-        (Z3, torch.tensor([0, 0, 2]), ValueError, "y: wanted samples of all classes 0 to 2, got"),
+        (Z3, ["cat", "dog", "cat"], TypeError, "y: wanted a tensor of numbers, got list"),
     ],
 )
 @pytest.mark.parametrize("function", [*METRICS.values(), features.class_means])
@@ -367,4 +275,3 @@ def test_what_cannot_be_compared():
         features.discrimination_metric(Z3 * (Y3 > 0), Y3)
     with pytest.raises(ValueError, match=message):  # of 1, 2 and 3 the middle is the centre
         features.centred_separation(Z3[:1], Y3)
-    assert features.discrimination_metric(Z3[:1], Y3).item() == 0

@@ -28,11 +28,6 @@ def tilted(d, angles, generator, kind=F64):
     return E[:, :k], (E[:, :k] * angles.cos() + E[:, k:] * angles.sin()) @ turn
 
 
-def by_arccos(P, Q):
-    """Take the textbook's route, which loses the small angles."""
-    return torch.acos(torch.linalg.svdvals(P.T @ Q).clamp(max=1))
-
-
 # Principal angles
 
 
@@ -53,33 +48,6 @@ def test_a_line_and_a_plane_turned_by_a_known_angle(angle, generator):
     assert abs(spectra.principal_angles(P, -Q).item() - angle) < 1e-15 + 1e-14 * angle
 
 
-def test_all_angles_at_once_in_order(generator):
-    P, Q = tilted(40, [1.5, 1e-9, 0.7, 1e-12, math.pi / 4], generator)
-    expected = torch.tensor([1e-12, 1e-9, math.pi / 4, 0.7, 1.5], **F64).sort().values
-    assert (spectra.principal_angles(P, Q) - expected).abs().max() < 1e-14
-
-
-def test_small_angles_are_seen_where_the_arc_cosine_is_blind(generator):
-    P, Q = tilted(100, [1e-12] * 20, generator)
-    assert (spectra.principal_angles(P, Q) - 1e-12).abs().max() < 1e-14
-    # Its floor: the square root of twice the machine precision, and noise of that size.
-    assert by_arccos(P, Q).max() > 1e-8
-    assert math.acos(1 - np.finfo(float).eps) > 2e-8
-
-
-def test_a_subspace_has_no_angle_with_itself(generator):
-    P = frame(100, 94, generator)
-    assert spectra.principal_angles(P, P @ frame(94, 94, generator)).max() < 1e-13
-
-
-def test_principal_angles_depend_on_the_spaces_alone(generator):
-    P, Q = frame(20, 5, generator), frame(20, 3, generator)
-    R = frame(20, 20, generator)
-    expected = spectra.principal_angles(P, Q)
-    turned = spectra.principal_angles(R @ P @ frame(5, 5, generator), R @ Q)
-    assert (turned - expected).abs().max() < 1e-13
-
-
 # Angles of vectors
 
 
@@ -89,13 +57,6 @@ def test_vectors_turned_by_a_known_angle(angle, generator):
     for sign_and_length in (1.0, -1.0, 7.0, -1e-8):
         given = spectra.vector_angles(U, sign_and_length * V).item()
         assert abs(given - angle) < 1e-15 + 1e-14 * angle
-
-
-def test_vector_angles_column_by_column(generator):
-    U, V = (torch.randn(6, 4, generator=generator, **F64) for _ in range(2))
-    for k, angle in enumerate(spectra.vector_angles(U, V).tolist()):
-        cosine = abs(U[:, k] @ V[:, k]) / (U[:, k].norm() * V[:, k].norm())
-        assert math.cos(angle) == pytest.approx(cosine.item(), rel=1e-13)
 
 
 # Angles of singular vectors
@@ -181,12 +142,6 @@ def test_a_share_of_the_sum_of_equal_values_is_a_share_of_their_number(value):
     assert spectra.nuclear_norm_rank(torch.tensor([6.0, 3.0, 1.0]), 0.9).item() == 2
 
 
-def test_a_share_counts_values_and_not_squares():
-    s = torch.tensor([10.0, 1, 1, 1], **F64)
-    assert spectra.nuclear_norm_rank(s, 0.95).item() == 4
-    assert spectra.nuclear_norm_rank(s**2, 0.95).item() == 1
-
-
 def test_a_share_by_a_loop(generator):
     s = torch.rand(3, 5, 9, generator=generator, **F64).sort(-1, descending=True).values
     given = spectra.nuclear_norm_rank(s, 0.8)
@@ -268,30 +223,17 @@ numerical, nuclear = spectra.numerical_rank, spectra.nuclear_norm_rank
 @pytest.mark.parametrize(
     ("function", "arguments", "error", "message"),
     [
-        (spectra.principal_angles, (ONES, E3), ValueError, "P: wanted a matrix, got shape (3,)"),
-        (spectra.principal_angles, (E3.int(), E3), TypeError, "P: wanted float32 or float64"),
         (spectra.principal_angles, (E3[:2], E3), ValueError, "P: wanted at most 2 columns, got 3"),
         (spectra.principal_angles, (2 * E3, E3), ValueError, "P: wanted an orthogonal matrix tim"),
-        (spectra.principal_angles, (E3, E3 + 1), ValueError, "Q: wanted an orthogonal matrix tim"),
         (spectra.principal_angles, (E3, E3.double()), ValueError, "Q: wanted torch.float32 on cpu"),
-        (
-            spectra.principal_angles,
-            (E3[:, :1], E3),
-            ValueError,
-            "Q: wanted 3 rows and at most 1 columns, got (3, 3)",
-        ),
-        (spectra.principal_angles, (E3 * math.nan, E3), ValueError, "P: wanted finite entries, go"),
+        (spectra.principal_angles, (E3[:, :1], E3), ValueError, "Q: wanted 3 rows and at most 1 c"),
         (spectra.vector_angles, (E3, torch.eye(2)), ValueError, "V: wanted shape (3, 3), got (2"),
         (spectra.vector_angles, (E3, E3.double()), ValueError, "V: wanted torch.float32 on cpu as"),
-        (spectra.vector_angles, (E3.tril(-1), E3), ValueError, "U: wanted columns of any length"),
         (spectra.vector_angles, (E3, E3.tril(-1)), ValueError, "V: wanted columns of any length"),
         (spectra.singular_angles, (E3[:, :2], E3, 1), ValueError, "W: wanted shape (3, 3), got (3"),
         (spectra.singular_angles, (E3, E3[:2], 1), ValueError, "W_ref: wanted shape (3, 3), got"),
-        (spectra.singular_angles, (E3, E3.double(), 1), ValueError, "W_ref: wanted torch.float32"),
         (spectra.singular_angles, (E3, E3, 2), ValueError, "r: wanted 2r < d = 3, got r = 2"),
-        (spectra.singular_angles, (E3, E3, 1.0), TypeError, "r: wanted a whole number, got 1.0"),
         (numerical, (ONES, 1.0), ValueError, "rtol: wanted 0 <= rtol < 1, got 1.0"),
-        (numerical, (ONES, -0.1), ValueError, "rtol: wanted 0 <= rtol < 1, got -0.1"),
         (nuclear, (ONES, 0.0), ValueError, "share: wanted 0 < share <= 1, got 0.0"),
         (nuclear, (ONES, 1.5), ValueError, "share: wanted 0 < share <= 1, got 1.5"),
         (nuclear, ([1, 2], 0.5), ValueError, "s: wanted singular values in descending order, got"),

@@ -235,8 +235,8 @@ def fetch_images(
     (Images(digits, 1797 of 8 x 8), torch.float32, torch.Size([64, 1797]))
     """
     _checks.one_of("name", name, NAMES)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype}")
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype!r}")
     if name == "digits":
         return _digits(dtype)
     path = _files.data_folder(folder) / f"{name}.npz"

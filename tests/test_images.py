@@ -335,6 +335,10 @@ def test_what_nobody_could_load(load, server):
     for name in ("digits", "mnist"):
         with pytest.raises(TypeError, match=r"^dtype: wanted a floating-point .*, got torch.int64"):
             load(name, dtype=torch.int64)
+        with pytest.raises(
+            TypeError, match=r"^dtype: wanted a floating-point dtype, got 'float32'$"
+        ):
+            load(name, dtype="float32")
     assert server.requests == []
 
 

@@ -235,6 +235,7 @@ SMALL = {"users": 7, "items": 5, "count": 20}
         (lambda: simulate(**SMALL | {"noise": -1}), ValueError, "noise: wanted noise >= 0, got -1"),
         (lambda: simulate(seed=1.5), TypeError, "generator: wanted a torch.Generator or a seed"),
         (lambda: ratings.fit_effects(SEEN, shrinkage=-1), ValueError, "shrinkage: wanted shrinkag"),
+        (lambda: ratings.fit_effects((1, 2)), TypeError, "seen: wanted ObservedEntries, got tuple"),
         (lambda: predict([0, 1], [0, 2]), ValueError, "cols: wanted 0 to 1, got 0 to 2"),
         (lambda: predict([0, 1], [0]), ValueError, "cols: wanted 2 as rows, got 1"),
         (lambda: predict(["u1"], [0]), TypeError, "rows: wanted a tensor of numbers, got list"),

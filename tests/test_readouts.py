@@ -273,6 +273,12 @@ def fit(Z, y, ridge=1e-3):
         (collapse, (Z3, Y3, Z3.T.double()), ValueError, "W: wanted torch.float32 on cpu as Z, got"),
         (fit, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
         (fit, (Z3, Y3, 0.0), ValueError, "ridge: wanted ridge > 0, got 0.0"),
+        (
+            collapse,
+            (Z3.expand(2, 2, 3), Y3, Z3.mT.expand(5, 3, 2)),
+            ValueError,
+            "W: wanted the lea",
+        ),
         (PROBE.predict, (Z3.T,), ValueError, "Z: wanted d = 2 rows, got shape (3, 2)"),
         (PROBE.predict, (Z3.double(),), ValueError, "Z: wanted torch.float32 on cpu as W, got"),
         (PROBE.accuracy, (Z3, Y3[:, None]), ValueError, "y: wanted a vector with entries, got"),

@@ -3,11 +3,14 @@
 import os
 import sys
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["data_folder", "fetch", "write_whole"]
+import torch
+
+__all__ = ["data_folder", "fetch", "read_torch", "write_whole"]
 
 _TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the answer
 _RETRIES = 2  # after one and two seconds
@@ -98,3 +101,30 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read_torch(file: str | Path, format: str) -> dict[str, Any]:
+    """Return the dictionary that `torch.save` wrote, if its ``format`` is the one wanted.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or something else; names it.
+    OSError
+        If it is not there or cannot be read.
+    """
+    # Where there is no GPU, a file written on one must open all the same.
+    place = None if torch.cuda.is_available() else "cpu"
+    try:
+        with zipfile.ZipFile(file) as archive:  # torch writes check sums but does not read them
+            if (member := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{member} has another check sum")
+        content = torch.load(file, map_location=place, weights_only=True)
+        known = content["format"] == format
+    except OSError:  # there is no such file, or it may not be read: Python's own words name it
+        raise
+    except Exception as error:  # torch has half a dozen kinds for a file that is not one
+        raise ValueError(f"file: wanted a run that was saved, got {file}, damaged") from error
+    if not known:
+        raise ValueError(f"file: wanted a run that was saved, got {file}, which holds others' data")
+    return content

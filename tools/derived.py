@@ -4,11 +4,9 @@ usage: derived.py
 
 The repository's address stands in _config.yml (repository.url). CITATION.cff, pyproject.toml and
 the README repeat it, the README and the lecture also that of the site. The README's picture is
-drawn from a recorded result, and the live figure of costs holds the constants of a machine, which
-are recorded.
+drawn from a recorded result.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -17,8 +15,8 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from lop_utils import plots
-from lop_utils.scale import recorded
+from lop_utils.book import plots
+from lop_utils.book.scale import load_result
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
@@ -36,7 +34,6 @@ REPEATED = [
     ("book/teaching/lecture.md", r"^\*\*Slides: .*$", "**Slides: <{site}slides/>**"),
     ("book/teaching/instructors.md", r"^git clone .*$", "git clone {url}"),
     ("book/teaching/instructors.md", r"^cd .*$", "cd {name}"),
-    ("book/_figures/cost.js", r"^export const MACHINE = .*$", "export const MACHINE = {machine};"),
 ]
 
 
@@ -44,13 +41,10 @@ def derived(root=ROOT):
     """Return every file that repeats something, by name, as it must be."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url = config["repository"]["url"]
-    machine = recorded("bench-machine")["values"]
-    machine = {name: machine[name] for name in ("sides", "rows", "widths", "constants")}
     repeated = {
         "url": url,
         "name": url.rsplit("/", 1)[-1],
         "site": address_said(config),
-        "machine": json.dumps(machine),
     }
     texts = {}
     for file, pattern, line in REPEATED:
@@ -64,7 +58,7 @@ def derived(root=ROOT):
 
 def draw_picture(path):
     """Draw the recorded spectra of the introduction, as the page does."""
-    values = recorded("intro-spectrum")["values"]
+    values = load_result("intro-spectrum")["values"]
     t, gd, adam = (torch.tensor(values[name]) for name in ("t", "gd", "adam"))
     plots.use_style()
     figure = Figure(figsize=(7.2, 3.2))

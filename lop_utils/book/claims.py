@@ -5,9 +5,9 @@ in the output of its cell, so a cached execution still carries it to the page of
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 
 __all__ = ["MIME", "Claim", "ClaimError", "claim"]
 
@@ -42,7 +42,7 @@ class Claim(NamedTuple):
             parts[-1] += f" (to {rtol:.2g} relative)"
         return f"{self.measured:.3g} " + " and ".join(parts)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         # Markdown, not HTML: formulas in HTML stay raw in Colab and in VS Code.
         return {
             MIME: {**self._asdict(), "shown": self.number()},
@@ -51,28 +51,24 @@ class Claim(NamedTuple):
         }
 
 
-_made: dict[str, tuple] = {}
-
-
 def claim(
     id: str,
     statement: str,
     *,
-    measured: float | torch.Tensor,
+    measured: float | Tensor,
     at_most: float | None = None,
     at_least: float | None = None,
     near: float | None = None,
     rtol: float | None = None,
     source: str,
 ) -> Claim:
-    """Check one quantitative sentence of the book.
-
-    Return it as the last value of a cell, and the cell shows it.
+    """Return a quantitative sentence of the book, checked; as a cell's last value it is shown.
 
     Parameters
     ----------
     id : str
-        Name of the claim, ``chapter.what``; unique in the book.
+        Name of the claim, ``chapter.what``. That it is the only one of its name in the book is
+        seen where the book is built: a reader may change a bound and run the cell again.
     statement : str
         The sentence, without its number.
     measured : float or Tensor of one element
@@ -93,8 +89,7 @@ def claim(
     ClaimError
         If the measurement is outside a bound, or not finite.
     ValueError
-        If there is no bound, ``near`` and ``rtol`` do not come together, or the id belongs to
-        another claim. The same claim may run again, as a cell of a live notebook does.
+        If there is no bound, or ``near`` and ``rtol`` do not come together.
 
     Examples
     --------
@@ -108,9 +103,6 @@ bounds={'near': 0.5, 'rtol': 1e-09}, source='arithmetic')
         raise ValueError(f"claim {id!r}: wanted at_most, at_least or near, got no bound")
     if (near is None) != (rtol is None):
         raise ValueError(f"claim {id!r}: wanted near and rtol together, got one of them")
-    made = (statement, tuple(bounds.items()), source)
-    if _made.get(id, made) != made:
-        raise ValueError(f"claim {id!r}: wanted a new id, got that of {_made[id][0]!r}")
 
     result = Claim(id, statement, float(measured), bounds, source)
     holds = (
@@ -121,5 +113,4 @@ bounds={'near': 0.5, 'rtol': 1e-09}, source='arithmetic')
     )
     if not holds:
         raise ClaimError(f"claim {id!r} does not hold: {statement}; {result.number()} is false")
-    _made[id] = made  # only now: a claim that failed may be corrected and run again
     return result

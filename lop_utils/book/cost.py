@@ -1,10 +1,14 @@
-r"""What a step of training costs, before it is run: calls, flops, bytes.
+r"""What a step of training costs, before it is run: calls, flops, bytes, memory, messages.
 
-A step of Work takes :math:`\text{calls}\cdot o + \text{flops}/f + \text{bytes}/b` seconds on a
+A step takes :math:`\text{calls}\cdot o + \text{flops}/f + \text{bytes}/b` seconds on a
 machine whose constants `calibrate` measures. Two refinements are needed to be right within a
 third: a product with a thin side of k columns reaches only a part of the rate, and fetching a
 row of a matrix from a random place costs more than its bytes. Both have a constant of their own.
-What a step holds is in `footprint`.
+
+The networks have depth ``L``, at least 2 for narrow ones. Full ones have square layers of width
+``d``; narrow ones have width ``k`` and a product of ``d_y`` rows and ``d_x`` columns, which is
+formed in full (dense) or at ``n`` observed entries only (sampled). A number has ``size`` bytes.
+A step's ``work`` is a `Work`, and ``machine`` is a `Machine`.
 """
 
 import time
@@ -20,15 +24,20 @@ __all__ = [
     "Work",
     "calibrate",
     "core_step",
+    "dense_bytes",
     "dense_step",
+    "full_bytes",
     "full_step",
+    "message_size",
+    "parameters",
+    "sampled_bytes",
     "sampled_step",
     "seconds",
 ]
 
-# Calls of torch functions in a step of `dln.gradients` with its update, as a multiple of L, and
-# in the residual; counted from the code, views included. The sampled residual's number is no count
-# but a fit to timings on one machine: making a sparse matrix takes as long as several calls.
+# Calls of torch functions in a step of `descent.train`, as a multiple of L, and in the residual;
+# counted from the code, views included. The sampled residual's number is no count but a fit to
+# timings on one machine: making a sparse matrix takes as long as several calls.
 _CALLS, _RESIDUAL_CALLS, _SAMPLED_CALLS = 10, 10, 95
 
 
@@ -80,7 +89,7 @@ def calibrate(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Machine:
-    """Measure a machine by five micro-benchmarks, in about a second.
+    """Return a machine's constants, measured by five micro-benchmarks in about a second.
 
     Parameters
     ----------
@@ -101,7 +110,6 @@ def calibrate(
     Raises
     ------
     TypeError, ValueError
-        If a size is below 1.
 
     Examples
     --------
@@ -151,17 +159,6 @@ def calibrate(
 def seconds(work: Work, machine: Machine) -> float:
     """Return how long a step takes, says the model.
 
-    Parameters
-    ----------
-    work : Work
-        From one of the functions below.
-    machine : Machine
-        From `calibrate`.
-
-    Returns
-    -------
-    float
-
     Examples
     --------
     >>> machine = Machine(overhead=1e-6, rate=1e10, bandwidth=1e9, thin=1e9, fetch=1e-8)
@@ -178,20 +175,7 @@ def seconds(work: Work, machine: Machine) -> float:
 
 
 def full_step(d: int, L: int, *, size: int = 8) -> Work:
-    r"""Count a step of L square layers of width d: 3(L - 1) products of d x d matrices.
-
-    Parameters
-    ----------
-    d : int
-        Width.
-    L : int
-        Depth.
-    size : int
-        Bytes of a number.
-
-    Returns
-    -------
-    Work
+    r"""Return the work of a step of full layers: 3(L - 1) products of d x d matrices.
 
     Examples
     --------
@@ -207,86 +191,39 @@ def _inner(d_x: int, k: int, L: int) -> int:
 
 
 def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
-    r"""Count a step of a network of width k between d_x and d_y whose product is formed in full.
+    r"""Return the work of a step of a narrow network whose product is formed in full.
 
     Compressed with trained outer factors and narrow networks of equal width and depth cost the
     same: :math:`6\,d_y d_x k` operations on the outside, :math:`O((d_y + d_x)k^2 + Lk^3)` inside.
-
-    Parameters
-    ----------
-    d_y, d_x : int
-        Rows and columns of the product.
-    k : int
-        Width.
-    L : int
-        Depth.
-    size : int
-        Bytes of a number.
-
-    Returns
-    -------
-    Work
 
     Examples
     --------
     >>> dense_step(1000, 1000, 10, 3).thin  # 6e7 of it for the product and its contractions
     60612000
     """
-    inner = _inner(d_x, k, L)
-    moved = 6 * d_y * d_x + 5 * k * (d_y + d_x)
-    calls = _CALLS * L + _RESIDUAL_CALLS
-    return Work(calls, bytes=moved * size, thin=6 * d_y * d_x * k + inner)
+    moved, calls = 6 * d_y * d_x + 5 * k * (d_y + d_x), _CALLS * L + _RESIDUAL_CALLS
+    return Work(calls, bytes=moved * size, thin=6 * d_y * d_x * k + _inner(d_x, k, L))
 
 
 def sampled_step(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
-    r"""Count a step that looks at n observed entries only.
+    r"""Return the work of a step that looks at n observed entries only.
 
     An entry of the product fetches a row of either factor, and each contraction one more.
     Nothing grows with :math:`d_y d_x`.
-
-    Parameters
-    ----------
-    n : int
-        Observed entries.
-    d_y, d_x : int
-        Rows and columns.
-    k : int
-        Width.
-    L : int
-        Depth.
-    size : int
-        Bytes of a number.
-
-    Returns
-    -------
-    Work
 
     Examples
     --------
     >>> sampled_step(10**9, 10**6, 10**5, 40, 3).fetches
     4000000000
     """
-    inner = _inner(d_x, k, L)
     # The residual written, turned and read; places in 32 bits.
     moved = n * (6 * size + 16) + 5 * k * (d_y + d_x) * size
-    return Work(_SAMPLED_CALLS + _CALLS * L, bytes=moved, thin=inner, fetches=4 * n)
+    calls = _SAMPLED_CALLS + _CALLS * L
+    return Work(calls, bytes=moved, thin=_inner(d_x, k, L), fetches=4 * n)
 
 
 def core_step(k: int, L: int, *, size: int = 8) -> Work:
-    """Count a step of the core of width k, whatever the width of the network it stands for.
-
-    Parameters
-    ----------
-    k : int
-        Width of the core.
-    L : int
-        Depth.
-    size : int
-        Bytes of a number.
-
-    Returns
-    -------
-    Work
+    """Return the work of a step of the core, whatever the width of the network it stands for.
 
     Examples
     --------
@@ -294,3 +231,72 @@ def core_step(k: int, L: int, *, size: int = 8) -> Work:
     2592
     """
     return full_step(k, L, size=size)
+
+
+def parameters(d_y: int, d_x: int, k: int, L: int) -> int:
+    """Return how many numbers a narrow network trains.
+
+    Examples
+    --------
+    >>> parameters(1000, 1000, 1000, 3), parameters(1000, 1000, 6, 3), parameters(6, 6, 6, 3)
+    (3000000, 12036, 108)
+    """
+    return k * (d_y + d_x) + (L - 2) * k * k
+
+
+def full_bytes(d: int, L: int, *, size: int = 8) -> int:
+    """Return the bytes that a step of full layers holds at its peak.
+
+    That is in the update: the target, the layers, their gradients and the next layers, and one
+    gradient times the step size.
+
+    Examples
+    --------
+    >>> full_bytes(1000, 3)
+    88000000
+    """
+    return (3 * L + 2) * d * d * size
+
+
+def dense_bytes(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
+    """Return the bytes that a step of `dense_step` holds at its peak.
+
+    That is where the residual goes backwards: target, product and residual in full; layers and
+    first gradients; the products on the way, of which each but the last has k rows. With a width
+    near that of the product, another moment holds more.
+
+    Examples
+    --------
+    >>> dense_bytes(1000, 1000, 6, 3)
+    24240288
+    """
+    inner = (L - 2) * (k * d_x + k * k)
+    return (3 * d_y * d_x + 2 * k * (d_y + d_x) + inner) * size
+
+
+def sampled_bytes(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
+    """Return the bytes that a sampled run holds: O(n + d k).
+
+    Two values and their residuals in two orders, places in 32 bits in both orders and the
+    permutation between them; four copies of every layer (weights, gradients, the next weights,
+    products on the way). What torch allocates is within a third of it.
+
+    Examples
+    --------
+    >>> round(sampled_bytes(10**9, 10**6, 10**5, 40, 3) / 1e9, 1)  # gigabytes
+    49.4
+    """
+    return n * (4 * size + 16) + 4 * parameters(d_y, d_x, k, L) * size
+
+
+def message_size(d_x: int, k: int) -> int:
+    r"""Return how many numbers a process sends in a step when rows lie with several processes.
+
+    These are the entries of :math:`P^\top R`, and the loss.
+
+    Examples
+    --------
+    >>> message_size(100_000, 40)
+    4000001
+    """
+    return k * d_x + 1

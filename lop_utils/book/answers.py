@@ -1,4 +1,4 @@
-"""What a check of a student's answer needs: compare, and name the likely mistake.
+"""What a test of a student's answer needs: compare, and name the likely mistake.
 
 The tests of the book's assignments call a student's function on cases of their own. A test that
 says only that an answer is wrong teaches little, so each one brings the answers to which known
@@ -20,7 +20,7 @@ _SEEN = {
 
 
 def require(condition: bool | Tensor, message: str) -> None:
-    """Say what is wrong where a condition does not hold.
+    """Raise, and say what is wrong, where a condition does not hold.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def require(condition: bool | Tensor, message: str) -> None:
 
 
 def call(function: Callable[..., Any] | None, *arguments: Any) -> Any:
-    """Call a student's function, and see that it leaves its arguments alone.
+    """Return what a student's function returns, once it is seen to leave its arguments alone.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def call(function: Callable[..., Any] | None, *arguments: Any) -> Any:
     ------
     AssertionError
         If there is no function, if it returns nothing (an unfinished one does), or if it changes
-        an argument in place.
+        an argument in place, be it a tensor or a list of them.
 
     Examples
     --------
@@ -93,23 +93,26 @@ def call(function: Callable[..., Any] | None, *arguments: Any) -> Any:
 def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
-    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _same(copy: Any, value: Any) -> bool:
     if isinstance(value, Tensor):
         return (
             isinstance(copy, Tensor)
-            and copy.shape == value.shape
+            and (copy.shape, copy.dtype, copy.device) == (value.shape, value.dtype, value.device)
             and torch.allclose(copy, value, rtol=0.0, atol=0.0, equal_nan=True)
         )
-    if isinstance(value, (list, tuple)):
-        return len(copy) == len(value) and all(map(_same, copy, value))
+    if isinstance(value, list | tuple):
+        same_length = isinstance(copy, list) and len(copy) == len(value)
+        return same_length and all(map(_same, copy, value))
     return copy is value
 
 
 def _tensor(value: Any) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).detach()
+    numbers = torch.as_tensor(value, dtype=torch.complex128).detach()
+    # What has an imaginary part is close to nothing real.
+    return torch.where(numbers.imag == 0, numbers.real, torch.nan)
 
 
 def _close(got: Tensor, wanted: Tensor, rtol: float, atol: float) -> bool:
@@ -185,7 +188,7 @@ def compare(
         answer.shape == right.shape,
         f"{name}: wanted shape {tuple(right.shape)}, got {tuple(answer.shape)}",
     )
-    require(torch.isfinite(answer).all(), f"{name}: wanted finite numbers, got NaN or infinity")
+    require(torch.isfinite(answer).all(), f"{name}: wanted finite real numbers, got others")
     if right.numel() > 1 and (square := (right * right).sum()) > 0:
         factor = (answer * right).sum() / square
         if factor and _close(answer, factor * right, rtol, atol):

@@ -1,8 +1,14 @@
 """Figures to play with, in a notebook: the live ones of the pages, and sliders for any drawing.
 
-Both are shown with a picture beside them, for pages, printers and repositories where no kernel
-runs. The live figures train in the browser; they are the ES modules of ``book/_figures``, which a
-page holds as they are and a notebook gets through anywidget.
+Both come with a picture, for pages, printers and repositories where no kernel runs. JupyterLab
+looks at the widget alone: a notebook opened again shows it once its cells have run. The live
+figures train in the browser; they are the ES modules of ``book/_figures``, which a page holds as
+they are and a notebook gets through anywidget. ``name`` is one of
+
+* ``law``: the singular values of a layer of width d, in training;
+* ``completion``: a matrix that two networks fill in;
+* ``features``: classes that tighten from layer to layer;
+* ``cost``: what a step of five networks takes. Constants of `cost.Machine` are settings, too.
 """
 
 import html
@@ -12,6 +18,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,21 +31,23 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lop_utils import _checks, plots
+from lop_utils import _checks
+from lop_utils.book import plots
 
 __all__ = ["Explorer", "Live", "controls", "explore", "live", "module", "still"]
 
 VIEW_MIME, LIVE_MIME = "application/vnd.jupyter.widget-view+json", "application/vnd.lop.live+json"
-_CHECKOUT = Path(__file__).resolve().parent.parent / "book" / "_figures"
+_CHECKOUT = Path(__file__).resolve().parents[2] / "book" / "_figures"
 _IMPORT = re.compile(
-    r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n',
+    r'^import (?:(\w+)|\{[^}]*\}) from "(\.\.?/[\w/-]+\.js(?:on)?)"(?: with \{[^}]*\})?;\n',
     re.MULTILINE,
 )
 _COMMENT = re.compile(r"^\s*(?://[^\n]*|/\*\*.*?\*/)\n|^\s*\n", re.MULTILINE | re.DOTALL)
 
 
 def _file(name: str) -> str:
-    # A checkout keeps the modules among the chapters; an installed wheel carries a copy.
+    # A checkout keeps the modules among the chapters, beside the records that they import; an
+    # installed wheel carries a copy of both.
     folder = _CHECKOUT if _CHECKOUT.is_dir() else resources.files("lop_utils") / "_figures"
     file = folder / name
     if not file.is_file():
@@ -54,19 +63,9 @@ def module(name: str) -> str:
     one text: so an import is replaced by the file that it names. Lines of comment alone are left
     out, a quarter of the text; the files have them.
 
-    Parameters
-    ----------
-    name : str
-        ``law``, or another figure of ``book/_figures``.
-
-    Returns
-    -------
-    str
-
     Raises
     ------
     ValueError
-        If there is no such figure.
 
     Examples
     --------
@@ -91,22 +90,9 @@ def module(name: str) -> str:
 def controls(name: str) -> list[dict[str, Any]]:
     """Return what can be set in a live figure.
 
-    Parameters
-    ----------
-    name : str
-        As for `module`.
-
-    Returns
-    -------
-    list of dict
-        Each with ``name``, ``value`` to begin with, ``min`` and ``max``; with ``label`` if it has a
-        slider, ``whole`` if it is an integer, ``log`` if the slider is logarithmic; ``choices``
-        instead of a slider; or ``form``, what a text must look like.
-
-    Raises
-    ------
-    ValueError
-        If there is no such figure.
+    Each has a ``name``, a ``value`` to begin with, ``min`` and ``max``; a ``label`` if it has a
+    slider, ``whole`` if it is an integer, ``log`` if the slider is logarithmic; ``choices`` instead
+    of a slider; or a ``form``, what a text must look like.
 
     Examples
     --------
@@ -117,22 +103,7 @@ def controls(name: str) -> list[dict[str, Any]]:
 
 
 def still(name: str) -> str:
-    """Return a live figure's first frame, for places without scripts.
-
-    Parameters
-    ----------
-    name : str
-        As for `module`.
-
-    Returns
-    -------
-    str
-        SVG.
-
-    Raises
-    ------
-    ValueError
-        If there is no such figure.
+    """Return a live figure's first frame, for places without scripts, as SVG.
 
     Examples
     --------
@@ -146,13 +117,11 @@ class _Shown:
     """What is shown as a widget by a notebook, and as a picture elsewhere."""
 
     box: ipywidgets.Box
-
-    def _bundle(self) -> dict[str, Any]:
-        raise NotImplementedError
+    pictures: dict[str, Any]
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        bundle = {VIEW_MIME: view, "text/plain": repr(self), **self._bundle()}
+        bundle = {VIEW_MIME: view, "text/plain": repr(self), **self.pictures}
         if "google.colab" in sys.modules:  # nothing says that it prefers a widget to a picture
             del bundle["image/svg+xml"]
         return bundle, self._metadata()
@@ -170,6 +139,8 @@ class Live(_Shown):
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         self.name, self.settings = name, settings
+        live = {LIVE_MIME: {"name": name, "settings": settings}}
+        self.pictures = {**live, "image/svg+xml": still(name)}
         self.figure = _figure_class(name)(**settings)
         rows = [_slider(each, self.figure) for each in controls(name) if "label" in each]
         layout = ipywidgets.Layout(grid_template_columns="repeat(auto-fill, minmax(19rem, 1fr))")
@@ -179,10 +150,6 @@ class Live(_Shown):
         """Return the call that shows it."""
         said = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"live({self.name!r}{', ' if said else ''}{said})"
-
-    def _bundle(self) -> dict[str, Any]:
-        live = {LIVE_MIME: {"name": self.name, "settings": self.settings}}
-        return {**live, "image/svg+xml": still(self.name)}
 
     def _metadata(self) -> dict[str, Any]:
         # In Colab it names the manager of the widget; beside ipywidgets 7 old anywidgets have none.
@@ -217,36 +184,24 @@ def _slider(control: dict[str, Any], figure: anywidget.AnyWidget) -> ipywidgets.
         ends = {"min": math.log10(low), "max": math.log10(high), "step": 0.001}
         slider = ipywidgets.FloatLogSlider(readout_format=".3g", **ends, **common)
     else:
-        step = (high - low) / 100
-        slider = ipywidgets.FloatSlider(
-            min=low, max=high, step=step, readout_format=".3g", **common
-        )
+        ends = {"min": low, "max": high, "step": (high - low) / 100}
+        slider = ipywidgets.FloatSlider(readout_format=".3g", **ends, **common)
     position = "index" if "choices" in control else "value"  # what a browser knows of it
     ipywidgets.jslink((slider, position), (figure, name))  # no kernel is asked
     return slider
 
 
 def live(name: str, **settings: float) -> Live:
-    """Show a live figure: it trains in the browser, and its sliders need no kernel.
+    """Return a live figure, which a notebook shows: its sliders need no kernel.
 
     Parameters
     ----------
-    name : str
-        ``law``: the singular values of a layer of width d, in training. ``completion``: a matrix
-        that two networks fill in. ``features``: classes that tighten from layer to layer.
-        ``cost``: what a step of five networks takes; constants of `cost.Machine` are settings too.
     **settings : number
         Where its sliders stand at first, such as ``d=500``; see `controls`.
-
-    Returns
-    -------
-    Live
-        What a notebook shows as the figure. In a page it is the figure, too.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such figure or setting, or a setting is no number or out of bounds.
 
     Examples
     --------
@@ -286,14 +241,21 @@ class Explorer(_Shown):
             slider = ipywidgets.interactive.widget_from_abbrev(knob, default)
             if slider is None:
                 raise ValueError(f"{name}: wanted a tuple, a list or a widget, got {knob!r}")
-            if default is not inspect.Parameter.empty and slider.value != default:
+            # A widget of the reader's own stays where it is: its cell may run again.
+            if slider is not knob and default not in (inspect.Parameter.empty, slider.value):
                 raise ValueError(f"{name}: wanted a knob {knob!r} that has the default {default!r}")
             slider.description = slider.description or name
             if hasattr(slider, "continuous_update"):
                 slider.continuous_update = False  # drawing takes longer than dragging
-            slider.observe(lambda _: self._update(), names="value")
             self.sliders[name] = slider
         self.first = self._drawn()
+        for slider in self.sliders.values():
+            # A cell that runs again hands over the same widget, which must not draw twice.
+            with suppress(AttributeError):
+                slider.unobserve(slider.lop_update, names="value")
+            slider.lop_update = self._update
+            slider.observe(slider.lop_update, names="value")
+        self.pictures = {"image/svg+xml": self.first}
         self.picture, self.message = ipywidgets.HTML(self.first), ipywidgets.HTML()
         self.box = ipywidgets.VBox([*self.sliders.values(), self.message, self.picture])
 
@@ -306,7 +268,7 @@ class Explorer(_Shown):
         plt.close(figure)  # else the notebook shows it once more
         return text
 
-    def _update(self) -> None:
+    def _update(self, _: Any) -> None:
         try:
             self.picture.value = self._drawn()
             self.message.value = ""
@@ -319,12 +281,11 @@ class Explorer(_Shown):
         name = getattr(self.draw, "__name__", type(self.draw).__name__)
         return f"explore({name}, {', '.join(self.sliders)})"
 
-    def _bundle(self) -> dict[str, Any]:
-        return {"image/svg+xml": self.first}
-
 
 def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
-    """Draw a figure with a slider for each argument.
+    """Return a figure with a slider for each argument of a drawing, which a notebook shows.
+
+    What ``draw`` raises later is said above the drawing, and the last one stays.
 
     Parameters
     ----------
@@ -332,19 +293,13 @@ def explore(draw: Callable[..., Figure | Axes], **knobs: Any) -> Explorer:
         Takes the arguments and returns a Figure, or Axes of it. Its default values are drawn first.
     **knobs : tuple, list or widget
         What ipywidgets' ``interact`` takes: ``L=(2, 5)`` for a slider of whole numbers,
-        ``lam=(0.0, 0.1, 0.01)`` with a step, ``eps=[0.01, 0.1, 1.0]`` for a choice.
-
-    Returns
-    -------
-    Explorer
-        What a notebook shows with its sliders, and a page as the first drawing. What ``draw``
-        raises later is said above the drawing, and the last one stays.
+        ``lam=(0.0, 0.1, 0.01)`` with a step, ``eps=[0.01, 0.1, 1.0]`` for a choice. A widget of
+        your own moves the figure that it was given to last.
 
     Raises
     ------
     TypeError, ValueError
-        If ``draw`` has no such argument or returns no figure, or a knob is none, or has no place
-        for the default; and what the first drawing raises.
+        And what the first drawing raises.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Scatter and separation of classes against loops, closed forms and wrong variants."""
+"""Scatter and separation of classes against d x d matrices and closed forms."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 from columns import KINDS
+from scipy.spatial.distance import pdist
 
 from lop_utils import features, init
 
@@ -40,39 +41,22 @@ def turn(d, generator):
 # The oracle
 
 
-def moments(Z, y):
-    """Take sums over samples, one after the other: the mean of all and that of each class."""
-    columns, classes = list(Z.numpy().T), y.tolist()
-    means = []
-    for k in range(max(classes) + 1):
-        own = [z for z, c in zip(columns, classes, strict=True) if c == k]
-        means.append(sum(own) / len(own))
-    return columns, classes, sum(columns) / len(columns), means
+def means_of(Z, y):
+    return np.stack([Z.numpy()[:, y.numpy() == k].mean(1) for k in range(y.max() + 1)], axis=1)
 
 
-def cosines(vectors):
-    """Return the cosine of each pair."""
-    return [
-        sum(a * b) / math.sqrt(sum(a * a) * sum(b * b))
-        for a, b in itertools.combinations(vectors, 2)
-    ]
-
-
-def by_loops(Z, y):
+def by_matrices(Z, y):
     """Return all metrics from d x d matrices and from pairs of means."""
-    columns, classes, overall, means = moments(Z, y)
-    N = len(columns)
-    within = sum(
-        np.outer(z - means[c], z - means[c]) for z, c in zip(columns, classes, strict=True)
-    )
-    between = sum(np.outer(means[c] - overall, means[c] - overall) for c in classes)
-    centre = sum(means) / len(means)
+    means = means_of(Z, y)
+    within = np.trace(np.cov(Z.numpy() - means[:, y], bias=True))
+    between = np.trace(np.cov(means[:, y], bias=True))
+    centred = 1 - pdist((means - means.mean(1, keepdims=True)).T, "cosine")
     return {
-        "within": np.trace(within / N),
-        "between": np.trace(between / N),
-        "C": np.trace(within) / np.trace(between),
-        "D": 1 - max(cosines(means)),
-        "S": 1 - max(map(abs, cosines([m - centre for m in means]))),
+        "within": within,
+        "between": between,
+        "C": within / between,
+        "D": pdist(means.T, "cosine").min(),
+        "S": 1 - abs(centred).max(),
     }
 
 
@@ -87,11 +71,13 @@ def test_metrics_equal_the_slow_way_layer_by_layer(name, sizes, generator):
     found = METRICS[name](Z, y)
     assert found.shape == (2, 3) and found.dtype == Z.dtype
     for index in itertools.product(range(2), range(3)):
-        # One layer of a stack is what that layer gives alone, and what loops give.
+        # One layer of a stack is what that layer gives alone, and what matrices give.
         for value in (found[index], METRICS[name](Z[index], y)):
-            assert value.item() == pytest.approx(by_loops(Z[index], y)[name], rel=1e-12, abs=1e-14)
-        expected = np.stack(moments(Z[index], y)[3], axis=1)
-        assert np.abs(features.class_means(Z, y)[index].numpy() - expected).max() < 1e-14
+            assert value.item() == pytest.approx(
+                by_matrices(Z[index], y)[name], rel=1e-12, abs=1e-14
+            )
+        means = features.class_means(Z, y)[index].numpy()
+        assert np.abs(means - means_of(Z[index], y)).max() < 1e-14
     assert torch.equal(Z, copies[0]) and torch.equal(y, copies[1])
 
 
@@ -102,7 +88,7 @@ def test_layers_of_any_width_share_their_input_over_runs(generator):
     assert found.shape == (2, 3)
     for b in range(2):
         assert found[b].tolist() == pytest.approx(
-            [by_loops(Z, y)["C"] for Z in (X, layers[1][b], layers[2][b])], rel=1e-12
+            [by_matrices(Z, y)["C"] for Z in (X, layers[1][b], layers[2][b])], rel=1e-12
         )
     with pytest.raises(ValueError, match=r"^outputs: wanted at least one layer, got none"):
         features.layerwise(C, [], y)

@@ -189,7 +189,7 @@ def test_another_address_and_place(end, offer, server, tmp_path, monkeypatch):
     assert names(tmp_path / "environment") == ["usps.npz"]
 
 
-def test_another_process_may_be_quicker(server, tmp_path, monkeypatch):
+def test_another_process_may_be_quicker(tmp_path, monkeypatch):
     arrays = sample("mnist")
 
     def quicker(*request):
@@ -224,20 +224,11 @@ GREY, COLOUR = sample("mnist"), sample("cifar10")
         ("mnist", {"x_test": GREY["x_test"][:, :27]}, "x_test: wanted uint8 (N, 28, 28), got uin"),
         ("mnist", COLOUR, "x_train: wanted images as of shape (28, 28), got (3, 32, 32)"),
         ("cifar10", GREY, "x_train: wanted images as of shape (3, 32, 32), got (28, 28)"),
-        (
-            "cifar10",
-            {"x_train": COLOUR["x_train"].transpose(0, 2, 3, 1)},
-            "x_train: wanted images as of shape (3, 32, 32), got (32, 32, 3)",
-        ),
         ("mnist", {"y_train": GREY["y_train"][:9]}, "y_train: wanted uint8 (10,) of 0 to 9, got"),
         ("mnist", {"y_test": GREY["y_test"][:, None]}, "y_test: wanted uint8 (4,) of 0 to 9, got"),
         ("mnist", {"y_test": GREY["y_test"].astype(int)}, "of 0 to 9, got int64 (4,)"),
         ("mnist", {"y_test": GREY["y_test"] + np.uint8(9)}, "y_test: wanted uint8 (4,) of 0 to 9"),
-        (
-            "mnist",
-            {"x_train": np.array([[[{}]]], dtype=object)},
-            "ValueError: Object arrays cannot be loaded when allow_pickle=False",
-        ),
+        ("mnist", {"x_train": np.array([[[{}]]], dtype=object)}, "ValueError: Object arrays canno"),
     ],
 )
 def test_arrays_that_do_not_fit(name, change, got, server, tmp_path):
@@ -256,9 +247,7 @@ CUT = FILE.getvalue()[:-1]
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"<html>", CUT, pickle.dumps([1])],
-    ids=["empty", "text", "cut", "pickle"],
+    "content", [b"", b"<html>", CUT, pickle.dumps([1])], ids=["empty", "text", "cut", "pickle"]
 )
 def test_no_archive_of_arrays(content, server, tmp_path):
     (tmp_path / "mnist.npz").write_bytes(content)
@@ -332,13 +321,11 @@ def test_what_nobody_could_load(load, server):
     known = "digits, mnist, fashion_mnist, usps, cifar10"
     with pytest.raises(ValueError, match=rf"^name: wanted one of {known}, got 'imagenet'$"):
         load("imagenet")
-    for name in ("digits", "mnist"):
-        with pytest.raises(TypeError, match=r"^dtype: wanted a floating-point .*, got torch.int64"):
-            load(name, dtype=torch.int64)
+    for name, dtype in (("digits", torch.int64), ("mnist", torch.int64), ("mnist", "float32")):
         with pytest.raises(
-            TypeError, match=r"^dtype: wanted a floating-point dtype, got 'float32'$"
+            TypeError, match=f"^dtype: wanted a floating-point dtype, got {dtype!r}"
         ):
-            load(name, dtype="float32")
+            load(name, dtype=dtype)
     assert server.requests == []
 
 

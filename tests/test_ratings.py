@@ -118,15 +118,14 @@ def test_the_taste_has_the_rank_asked_for(rank):
     assert rank == 0 or s[:rank].norm().item() == pytest.approx(300, rel=0.2)
 
 
-def test_the_noise_has_the_size_asked_for():
-    quiet, loud = (simulate(300, 300, 90_000, rank=0, noise=noise) for noise in (0.0, 0.8))
-
-    def unexplained(found):
-        effects = ratings.fit_effects(found)
-        return (found.values - effects.predict(found.rows, found.cols)).square().mean().item()
-
-    assert unexplained(quiet) < 1 / 12 + 0.01
-    assert unexplained(loud) == pytest.approx(0.8**2 + 1 / 12, rel=0.2)
+def test_noise_and_effects_have_the_size_asked_for():
+    for noise in (0.0, 0.8):
+        found = simulate(700, 700, 490_000, rank=0, noise=noise)
+        effects = ratings.fit_effects(found, shrinkage=1.0)
+        rest = (found.values - effects.predict(found.rows, found.cols)).square().mean().item()
+        assert rest == pytest.approx(noise**2 + 1 / 12, rel=0.15)  # of rounding
+        assert effects.users.std().item() == pytest.approx(0.4, rel=0.1)
+        assert effects.items.std().item() == pytest.approx(0.5, rel=0.15)
 
 
 # Effects
@@ -134,18 +133,13 @@ def test_the_noise_has_the_size_asked_for():
 
 def by_dense_least_squares(found, shrinkage):
     """Solve the same problem as one dense system: slow, but plain."""
-    users, items = found.shape
-    mean = found.values.mean().item()
-    lines, right = [], []
-    for r, c, value in zip(found.rows, found.cols, found.values, strict=True):
-        line = np.zeros(users + items)
-        line[r] = line[users + c] = 1
-        lines.append(line)
-        right.append(value.item() - mean)
-    lines += list(shrinkage**0.5 * np.eye(users + items))
-    right += [0.0] * (users + items)
-    b = np.linalg.lstsq(np.array(lines), np.array(right), rcond=None)[0]
-    return mean, torch.tensor(b[:users]), torch.tensor(b[users:])
+    n, (users, items), mean = len(found), found.shape, found.values.mean().item()
+    A = np.zeros((n, users + items))
+    A[range(n), found.rows] = A[range(n), users + found.cols] = 1
+    A = np.vstack([A, shrinkage**0.5 * np.eye(users + items)])
+    right = np.append(found.values - mean, np.zeros(users + items))
+    b = torch.tensor(np.linalg.lstsq(A, right, rcond=None)[0])
+    return mean, b[:users], b[users:]
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 1e-3, 5.0, 100.0])
@@ -158,10 +152,6 @@ def test_effects_are_those_of_dense_least_squares(users, items, count, shrinkage
     assert effects.mean.item() == pytest.approx(mean)
     assert (effects.users - b).abs().max() < 1e-7 and (effects.items - c).abs().max() < 1e-7
     assert torch.equal(found.values, values)
-    if (count, shrinkage) == (250, 5.0):  # the usual shortcut, one after the other, is not it
-        rest = found.values - found.values.mean()
-        b = torch.zeros(30, **F64).index_add(0, found.rows, rest) / (found.rows.bincount() + 5)
-        assert (b - effects.users).abs().max() > 1e-2
 
 
 def test_effects_are_recovered_where_there_is_nothing_else(generator):
@@ -174,14 +164,8 @@ def test_effects_are_recovered_where_there_is_nothing_else(generator):
     assert (effects.users - effects.users.mean() - (b - b.mean())).abs().max() < 1e-6
 
 
-def test_the_effects_of_simulated_ratings_have_their_spread():
-    effects = ratings.fit_effects(simulate(800, 800, 100_000, rank=0), shrinkage=1.0)
-    assert effects.users.std().item() == pytest.approx(0.4, rel=0.1)
-    assert effects.items.std().item() == pytest.approx(0.5, rel=0.1)
-
-
 def test_the_default_shrinkage_predicts_best_what_is_simulated():
-    train, test = split(simulate(900, 1600, 60_000), 0.1, generator=0)
+    train, test = split(simulate(600, 1000, 30_000), 0.1, generator=0)
 
     def error(**shrinkage):
         effects = ratings.fit_effects(train, **shrinkage)

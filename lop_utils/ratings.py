@@ -228,6 +228,8 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     >>> round(effects.predict([0], [1]).item(), 6)
     3.0
     """
+    if not isinstance(seen, ObservedEntries):
+        raise TypeError(f"seen: wanted ObservedEntries, got {type(seen).__name__}")
     shrinkage = _checks.nonnegative("shrinkage", shrinkage)
     from scipy import sparse  # only when asked for
 

@@ -10,7 +10,8 @@ import torch
 from columns import KINDS
 from loopback import md5, serving
 
-from lop_utils import ratings
+from lop_utils import data, observed
+from lop_utils.book import ratings
 from lop_utils.observed import ObservedEntries, split
 
 F64 = {"dtype": torch.float64}
@@ -28,15 +29,15 @@ SETS = {
 def server(monkeypatch):
     """Offer archives, and let the table have their checksums."""
     with serving(monkeypatch) as server:
-        monkeypatch.setattr(ratings, "_GROUPLENS", server.url)
+        monkeypatch.setattr(data, "_GROUPLENS", server.url)
         for name, text in SETS.items():
-            _, member, separator = ratings._ARCHIVES[name]
+            _, member, separator = data._ARCHIVES[name]
             file = io.BytesIO()
             with zipfile.ZipFile(file, "w") as archive:
                 archive.writestr(f"{name}/README", bytes(2000))
                 archive.writestr(member, text)
             server.files[f"{name}.zip"] = body = file.getvalue()
-            monkeypatch.setitem(ratings._ARCHIVES, name, (md5(body), member, separator))
+            monkeypatch.setitem(data._ARCHIVES, name, (md5(body), member, separator))
         yield server
 
 
@@ -46,7 +47,7 @@ def test_the_archive_is_downloaded_once_and_read(name, server, tmp_path, monkeyp
     for folder in (tmp_path / "argument", None):
         for mode in ("good", "404"):
             server.mode = mode
-            found = ratings.load_movielens(name, folder=folder)
+            found = data.load_movielens(name, folder=folder)
             assert found.shape == (2, 2) and found.values.dtype == torch.float64
             assert found.rows.tolist() == [0, 0, 1] and found.cols.tolist() == [0, 1, 1]
             assert found.values.tolist() == [1.0, 5.0, 3.0]
@@ -56,13 +57,13 @@ def test_the_archive_is_downloaded_once_and_read(name, server, tmp_path, monkeyp
 
 
 def test_another_address_and_another_file(server, tmp_path):
-    ratings.load_movielens("ml-1m", folder=tmp_path, url=server.url + "mirror/ml-1m.zip")
+    data.load_movielens("ml-1m", folder=tmp_path, url=server.url + "mirror/ml-1m.zip")
     assert server.requests == ["/mirror/ml-1m.zip"]
     server.mode = "page"
     with pytest.raises(OSError, match=r"^ml-100k.zip: wanted the file with MD5"):
-        ratings.load_movielens("ml-100k", folder=tmp_path)
+        data.load_movielens("ml-100k", folder=tmp_path)
     with pytest.raises(ValueError, match=r"^name: wanted one of ml-100k, ml-1m, got 'netflix'$"):
-        ratings.load_movielens("netflix")
+        data.load_movielens("netflix")
 
 
 # Simulated ratings
@@ -121,7 +122,7 @@ def test_the_taste_has_the_rank_asked_for(rank):
 def test_noise_and_effects_have_the_size_asked_for():
     for noise in (0.0, 0.8):
         found = simulate(700, 700, 490_000, rank=0, noise=noise)
-        effects = ratings.fit_effects(found, shrinkage=1.0)
+        effects = observed.fit_effects(found, shrinkage=1.0)
         rest = (found.values - effects.predict(found.rows, found.cols)).square().mean().item()
         assert rest == pytest.approx(noise**2 + 1 / 12, rel=0.15)  # of rounding
         assert effects.users.std().item() == pytest.approx(0.4, rel=0.1)
@@ -147,7 +148,7 @@ def by_dense_least_squares(found, shrinkage):
 def test_effects_are_those_of_dense_least_squares(users, items, count, shrinkage):
     found = simulate(users, items, count)
     values = found.values.clone()
-    effects = ratings.fit_effects(found, shrinkage=shrinkage)
+    effects = observed.fit_effects(found, shrinkage=shrinkage)
     mean, b, c = by_dense_least_squares(found, shrinkage)
     assert effects.mean.item() == pytest.approx(mean)
     assert (effects.users - b).abs().max() < 1e-7 and (effects.items - c).abs().max() < 1e-7
@@ -158,7 +159,7 @@ def test_effects_are_recovered_where_there_is_nothing_else(generator):
     b, c = torch.randn(60, generator=generator, **F64), torch.randn(50, generator=generator, **F64)
     seen = simulate(60, 50, 1500)
     assert len(seen.rows.unique()) == 60 and len(seen.cols.unique()) == 50
-    effects = ratings.fit_effects(seen.with_values(3.5 + b[seen.rows] + c[seen.cols]), shrinkage=0)
+    effects = observed.fit_effects(seen.with_values(3.5 + b[seen.rows] + c[seen.cols]), shrinkage=0)
     M = effects.predict(*torch.cartesian_prod(torch.arange(60), torch.arange(50)).T)
     assert (M.reshape(60, 50) - (3.5 + b[:, None] + c)).abs().max() < 1e-6
     assert (effects.users - effects.users.mean() - (b - b.mean())).abs().max() < 1e-6
@@ -168,7 +169,7 @@ def test_the_default_shrinkage_predicts_best_what_is_simulated():
     train, test = split(simulate(600, 1000, 30_000), 0.1, generator=0)
 
     def error(**shrinkage):
-        effects = ratings.fit_effects(train, **shrinkage)
+        effects = observed.fit_effects(train, **shrinkage)
         return (test.values - effects.predict(test.rows, test.cols)).square().mean().item()
 
     default = error()
@@ -179,7 +180,7 @@ def test_the_default_shrinkage_predicts_best_what_is_simulated():
 @pytest.mark.parametrize("shrinkage", [0.0, 5.0])
 def test_who_was_never_seen_has_no_effect(shrinkage):
     seen = ObservedEntries([0, 0, 2], [1, 3, 1], [5.0, 4.0, 1.0], (4, 5))
-    effects = ratings.fit_effects(seen, shrinkage=shrinkage)
+    effects = observed.fit_effects(seen, shrinkage=shrinkage)
     assert (effects.users == 0).tolist() == [False, True, False, True]
     assert (effects.items == 0).tolist() == [True, False, True, False, True]
     assert torch.equal(effects.predict([1], [0]), effects.mean[None])
@@ -189,14 +190,14 @@ def test_who_was_never_seen_has_no_effect(shrinkage):
 @pytest.mark.parametrize("kind", KINDS)
 def test_places_of_any_kind(kind):
     found, of = simulate(30, 20, 250), KINDS[kind]
-    effects = ratings.fit_effects(found)
+    effects = observed.fit_effects(found)
     predicted = effects.predict(of(found.rows), of(found.cols))
     assert torch.equal(predicted, effects.predict(found.rows, found.cols))
 
 
 def test_device_and_dtype_are_kept(place):
     found = simulate(30, 20, 250)
-    effects = ratings.fit_effects(found.with_values(found.values.to(**place.kind)))
+    effects = observed.fit_effects(found.with_values(found.values.to(**place.kind)))
     predicted = effects.predict(found.rows, found.cols)
     for A in (effects.mean, effects.users, effects.items, predicted):
         assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
@@ -204,7 +205,7 @@ def test_device_and_dtype_are_kept(place):
 
 
 SEEN = ObservedEntries([0, 1], [0, 1], [1.0, 2.0], (2, 2))
-predict = ratings.fit_effects(SEEN).predict
+predict = observed.fit_effects(SEEN).predict
 SMALL = {"users": 7, "items": 5, "count": 20}
 
 
@@ -218,8 +219,8 @@ SMALL = {"users": 7, "items": 5, "count": 20}
         (lambda: simulate(**SMALL | {"rank": -1}), ValueError, "rank: wanted rank >= 0, got -1"),
         (lambda: simulate(**SMALL | {"noise": -1}), ValueError, "noise: wanted noise >= 0, got -1"),
         (lambda: simulate(seed=1.5), TypeError, "generator: wanted a torch.Generator or a seed"),
-        (lambda: ratings.fit_effects(SEEN, shrinkage=-1), ValueError, "shrinkage: wanted shrinkag"),
-        (lambda: ratings.fit_effects((1, 2)), TypeError, "seen: wanted ObservedEntries, got tuple"),
+        (lambda: observed.fit_effects(SEEN, shrinkage=-1), ValueError, "shrinkage: wanted shrinkag"),
+        (lambda: observed.fit_effects((1, 2)), TypeError, "seen: wanted ObservedEntries, got tuple"),
         (lambda: predict([0, 1], [0, 2]), ValueError, "cols: wanted 0 to 1, got 0 to 2"),
         (lambda: predict([0, 1], [0]), ValueError, "cols: wanted 2 as rows, got 1"),
         (lambda: predict(["u1"], [0]), TypeError, "rows: wanted a tensor of numbers, got list"),

@@ -58,7 +58,12 @@ _STYLE = {
 
 
 def use_style() -> None:
-    """Draw in the style of the book from here on, and as SVG in a notebook."""
+    """Draw in the style of the book from here on, and as SVG in a notebook.
+
+    Examples
+    --------
+    >>> use_style()
+    """
     mpl.rcParams.update(_STYLE)
     if shell := get_ipython():
         set_matplotlib_formats("svg")

@@ -9,7 +9,7 @@ import torch
 from common import arguments, interleaved, record, show
 
 from lop_utils import factored
-from lop_utils.sampling import Observations
+from lop_utils.observed import ObservedEntries
 
 K = 10
 
@@ -28,10 +28,10 @@ def problem(n: int, device: str):
     values = torch.randn(len(rows), dtype=torch.float32, **kind)
     P = torch.randn(d, K, dtype=torch.float32, **kind)
     Q = torch.randn(K, d, dtype=torch.float32, **kind)
-    return Observations(rows, cols, values, (d, d)), P, Q
+    return ObservedEntries(rows, cols, values, (d, d)), P, Q
 
 
-def bytes_moved(obs: Observations) -> int:
+def bytes_moved(obs: ObservedEntries) -> int:
     """Return the least a step moves: int32 indices and float32 numbers."""
     n, (d_y, d_x) = len(obs.values), obs.shape
     # sample: row, column, value in, residual out; R Q^T: column and residual in; turning it:
@@ -53,11 +53,11 @@ def main() -> None:
     n = int(options.entries or (2e4 if options.quick else 1e8))
     device = "cuda" if cuda else "cpu"
     obs, P, Q = problem(n, device)
-    residual = factored.fastest_residual(obs, K)
+    loss = factored.fastest_loss(obs, K)
     source = torch.empty(2**20 if options.quick else 2**28 if cuda else 2**25, device=device)
     target = torch.empty_like(source)
     times = interleaved(
-        {"step": lambda: residual(P, Q), "copy": lambda: target.copy_(source)},
+        {"step": lambda: loss([Q, P]), "copy": lambda: target.copy_(source)},
         seconds=0.1 if options.quick else 10.0,
         sync=torch.cuda.synchronize if cuda else None,
     )

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from lop_utils import scale
+from lop_utils.book import scale
 
 _STARTED = time.perf_counter()
 
@@ -126,9 +126,9 @@ def environment() -> dict[str, Any]:
 def record(name: str, values: dict[str, Any], *, seed: int = 0, device: str = "cpu") -> None:
     """Keep values, with the environment, as book/_recorded/bench-NAME.json."""
     values = {"environment": environment(), **values}
-    with mock.patch.dict(os.environ, LOP_SCALE="paper"):  # else scale.record does nothing
+    with mock.patch.dict(os.environ, LOP_SCALE="paper"):  # else scale.save_result does nothing
         taken = time.perf_counter() - _STARTED
-        scale.record(f"bench-{name}", values, seed=seed, device=device, seconds=taken)
+        scale.save_result(f"bench-{name}", values, seed=seed, device=device, seconds=taken)
 
 
 def show(columns: list[str], rows: list[list[Any]]) -> None:

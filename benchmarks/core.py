@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from common import agree, arguments, interleaved, jax_or_none, record, show
 
-from lop_utils import batches, compression, datasets, descent, dln, losses
+from lop_utils import compression, data, descent, init, losses
 
 ETA, EPS, L, RANK = 1e-3, 0.5, 3, 3
 GOAL = 1e-4  # seconds a step, at any width
@@ -19,26 +19,26 @@ GOAL = 1e-4  # seconds a step, at any width
 def problem(d: int):
     generator = torch.Generator().manual_seed(0)
     strengths = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
-    Phi = datasets.low_rank_target(d, d, strengths, generator=generator)
-    Ws = dln.orthogonal_init((d,) * (L + 1), EPS, generator=generator)
+    Phi = data.low_rank_target(d, d, strengths, generator=generator)
+    Ws = init.orthogonal((d,) * (L + 1), EPS, generator=generator)
     start = time.perf_counter()
     small = compression.compress(Ws, Phi, rhat=RANK, eps=EPS)
     return Ws, Phi, small, time.perf_counter() - start
 
 
-def batched(Ws, Phi, steps, runs):
-    Ws, Phi = [W.expand(runs, *W.shape) for W in Ws], Phi.expand(runs, *Phi.shape)
+def side_by_side(Ws, Phi, steps, runs):
+    Ws, loss = [W.expand(runs, *W.shape) for W in Ws], losses.squared_error(Phi)
 
     def block():
-        *_, last = batches.batch_descent(Ws, Phi, eta=ETA, steps=steps, every=steps)
+        *_, last = descent.train(Ws, loss, eta=ETA, steps=steps, every=steps)
         return [W[-1] for W in last.Ws]
 
     return block
 
 
-def generator_of(Ws, Phi, steps):
+def trained(Ws, Phi, steps, every=1):
     def block():
-        run = descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=ETA, steps=steps)
+        run = descent.train(Ws, losses.squared_error(Phi), eta=ETA, steps=steps, every=every)
         for last in run:  # noqa: B007 - the last is returned
             pass
         return last.Ws
@@ -129,7 +129,7 @@ def on_gpu(options) -> None:
     for d in (20, 30) if options.quick else (100, 300, 1000):
         small = problem(d)[2]
         calls = {"graph": cuda_graph(small.Ws, small.Phi, steps)}
-        agree("graph", calls["graph"](), generator_of(small.Ws, small.Phi, steps)())
+        agree("graph", calls["graph"](), trained(small.Ws, small.Phi, steps)())
         times = interleaved(calls, seconds=0.1 if options.quick else 5.0)
         rows.append([d, times["graph"].median / steps * 1e3, times["graph"].minimum / steps * 1e3])
     columns = ["d", "CUDA graph ms a step", "least ms"]
@@ -150,8 +150,8 @@ def main() -> None:
         Ws, Phi, small, setup = problem(d)
         core = small.Ws, small.Phi, steps
         calls = {
-            "ours": batched(*core, runs=1),
-            "generator": generator_of(*core),
+            "ours": trained(*core, every=steps),
+            "generator": trained(*core),
             "autograd": autograd(*core),
         }
         if jax:
@@ -160,7 +160,7 @@ def main() -> None:
         for name, call in calls.items():
             agree(name, call(), wanted)
         times = interleaved(calls, seconds=seconds)
-        whole = partial(dln.gradients, Ws, losses.matrix_residual(Phi))
+        whole = partial(losses.squared_error(Phi), Ws)
         wide = interleaved({"wide": whole}, seconds / 5)["wide"]
         row = {
             name: {"median": t.median / steps, "minimum": t.minimum / steps}
@@ -169,7 +169,7 @@ def main() -> None:
         row["wide"] = wide._asdict()
         rows.append({"d": d, "setup": setup, "goal": GOAL} | row)
     for runs in (2, 3) if quick else (8, 64, 512):  # the core of the last width
-        calls = {"ours": batched(*core, runs=runs)}
+        calls = {"ours": side_by_side(*core, runs=runs)}
         if jax:
             calls["jax"] = jax_loop(jax, *core, runs=runs)
         for name, call in calls.items():

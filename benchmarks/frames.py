@@ -18,7 +18,8 @@ import stills
 import torch
 from chromium import HOW_TO_GET, find_chromium, launch
 
-from lop_utils import compression, datasets, dln, losses, widgets
+from lop_utils import compression, data, init, losses
+from lop_utils.book import live
 
 GOAL = 4e-3  # seconds a frame
 SMALL = {"law": {"steps": 100}, "completion": {"d": 16, "steps": 100}, "features": {"n": 2}}
@@ -63,7 +64,7 @@ def frames_of(browser, name: str, settings: dict, at_least: int) -> list[float]:
 def step_in_the_page(browser, settings: dict, blocks: int, steps: int) -> list[float]:
     page = browser.new_page()
     names = "Network, overlap, uniform"
-    code = f"{widgets.module('law')}\nglobalThis.lop = {{ {names} }};"
+    code = f"{live.module('law')}\nglobalThis.lop = {{ {names} }};"
     page.add_script_tag(content=code, type="module")
     page.wait_for_function("() => globalThis.lop")
     found = page.evaluate(STEPS, [settings, blocks, steps])
@@ -79,12 +80,12 @@ def main() -> None:
     d, r, L, eps, eta = 30 if quick else 1000, 5, 5, 0.5, 1e-3
     generator = torch.Generator().manual_seed(0)
     strengths = torch.linspace(3, 1, r, dtype=torch.float64)
-    Phi = datasets.low_rank_target(d, d, strengths, generator=generator)
-    Ws = dln.orthogonal_init((d,) * (L + 1), eps, generator=generator)
+    Phi = data.low_rank_target(d, d, strengths, generator=generator)
+    Ws = init.orthogonal((d,) * (L + 1), eps, generator=generator)
     small = compression.compress(Ws, Phi, r, eps)
     calls = {
-        "core": partial(dln.gradients, small.Ws, losses.matrix_residual(small.Phi)),
-        "wide": partial(dln.gradients, Ws, losses.matrix_residual(Phi)),
+        "core": partial(losses.squared_error(small.Phi), small.Ws),
+        "wide": partial(losses.squared_error(Phi), Ws),
     }
     settings = {"d": d, "r": r, "L": L, "eps": eps, "eta": eta, "lam": 0.0}
     with launch(executable) as browser:

@@ -1,4 +1,4 @@
-"""The five constants of a machine, from which lop_utils.cost predicts, by size and width.
+"""The five constants of a machine, from which lop_utils.book.cost predicts, by size and width.
 
 On one thread, the best of several: what else the machine does only ever adds. The larger
 matrices are too large for the caches.
@@ -6,8 +6,7 @@ matrices are too large for the caches.
 
 import common
 import torch
-
-from lop_utils import cost
+from lop_utils.book import cost
 
 SIDES, ROWS, WIDTHS = (200, 1000, 3000), (200, 1000, 3000, 100_000, 1_000_000), (1, 4, 10, 40, 160)
 BEST = cost.Machine(overhead=min, rate=max, bandwidth=max, thin=max, fetch=min)

@@ -1,4 +1,4 @@
-"""The cost model of lop_utils.cost against the clock: ratios to a step of the full network.
+"""The cost model of lop_utils.book.cost against the clock: ratios to a step of the full network.
 
 On one thread, by the least of many short times: what else the machine does only ever adds.
 """
@@ -6,14 +6,15 @@ On one thread, by the least of many short times: what else the machine does only
 import common
 import torch
 
-from lop_utils import cost, dln, factored, losses, sampling
+from lop_utils import factored, init, losses, observed
+from lop_utils.book import cost
 
 
-def step(Ws, residual, gradients=dln.gradients):
+def step(Ws, loss):
     """Return a function that takes one step of gradient descent."""
 
     def run():
-        _, grads = gradients(Ws, residual)
+        _, grads = loss(Ws)
         return [W - 0.01 * G for W, G in zip(Ws, grads, strict=True)]
 
     return run
@@ -22,28 +23,28 @@ def step(Ws, residual, gradients=dln.gradients):
 def problems(d, L, generator):
     """Return name -> (function to time, width k that the constants belong to, its work)."""
     Phi = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    residual = losses.matrix_residual(Phi)
+    loss = losses.squared_error(Phi)
 
     def layers(k):
-        return dln.orthogonal_init((d, *[k] * (L - 1), d), 0.1, generator=generator)
+        return init.orthogonal((d, *[k] * (L - 1), d), 0.1, generator=generator)
 
     eye = 0.1 * torch.eye(6, dtype=torch.float64)
     found = {
-        "full": (step(layers(d), residual), 10, cost.full_step(d, L)),
-        "width 10": (step(layers(10), residual), 10, cost.dense_step(d, d, 10, L)),
-        "width 40": (step(layers(40), residual), 40, cost.dense_step(d, d, 40, L)),
+        "full": (step(layers(d), loss), 10, cost.full_step(d, L)),
+        "width 10": (step(layers(10), loss), 10, cost.dense_step(d, d, 10, L)),
+        "width 40": (step(layers(40), loss), 40, cost.dense_step(d, d, 40, L)),
         "core, 6": (
-            step([eye] * L, losses.matrix_residual(Phi[:6, :6].contiguous())),
+            step([eye] * L, losses.squared_error(Phi[:6, :6].contiguous())),
             10,
             cost.core_step(6, L),
         ),
     }
     for k, p in ((10, 0.05), (10, 0.01), (40, 0.05), (40, 0.01)):
         rows, cols = (torch.rand(d, d, generator=generator) < p).nonzero().T
-        obs = sampling.observe(rows, cols, Phi[rows, cols], (d, d))
-        form = factored.sampled_residual(obs)
+        obs = observed.ObservedEntries(rows, cols, Phi[rows, cols], (d, d))
+        form = factored.of_factors(factored.sampled_loss(obs))
         found[f"width {k}, {p:.0%} sampled"] = (
-            step(layers(k), form, factored.contracted_gradients),
+            step(layers(k), form),
             k,
             cost.sampled_step(len(rows), d, d, k, L),
         )

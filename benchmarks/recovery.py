@@ -11,14 +11,14 @@ import time
 import common
 import torch
 
-from lop_utils import compression, datasets, descent, dln, losses
+from lop_utils import compression, data, descent, init, losses, networks
 
 LEVEL, EVERY = 1e-3, 25
 
 
 def until(Ws, residual, Phi, eta, most):
     """Train until the error is below LEVEL; return iterations (None if never) and seconds."""
-    run, spent = descent.gradient_descent(Ws, residual, eta=eta, steps=most), 0.0
+    run, spent = descent.train(Ws, residual, eta=eta, steps=most), 0.0
     while True:
         began = time.perf_counter()
         it = next(run, None)
@@ -26,7 +26,7 @@ def until(Ws, residual, Phi, eta, most):
         if it is None:
             return None, spent
         if it.t % EVERY == 0:
-            error = torch.linalg.norm(dln.end_to_end(it.Ws) - Phi) / torch.linalg.norm(Phi)
+            error = torch.linalg.norm(networks.end_to_end(it.Ws) - Phi) / torch.linalg.norm(Phi)
             if error < LEVEL:
                 return it.t, spent
 
@@ -36,25 +36,25 @@ def contenders(Ws0, surrogate, r, eps, eta, generator):
     d, L = len(Ws0[0]), len(Ws0)
 
     def scheme_a(gamma):
-        near = compression.truncate(surrogate, r)
+        near = compression.low_rank_approximation(surrogate, r)
         small = compression.compress(Ws0, near, r, eps)
-        return compression.factors(small), [gamma * eta, *[eta] * L, gamma * eta]
+        return compression.with_outer_layers(small), [gamma * eta, *[eta] * L, gamma * eta]
 
-    def scheme_b(alpha):
-        Ws = compression.spectral_init(surrogate, 2 * r, L, eps)
-        return Ws, [alpha * eta, *[eta] * (L - 2), alpha * eta]
+    def scheme_b(gamma):
+        Ws = init.spectral(surrogate, 2 * r, L, eps)
+        return Ws, [gamma * eta, *[eta] * (L - 2), gamma * eta]
 
     def narrow():
         dims = (d, *[2 * r] * (L - 1), d)
-        return dln.orthogonal_init(dims, eps, generator=generator), eta
+        return init.orthogonal(dims, eps, generator=generator), eta
 
     return {
         "original": lambda: (Ws0, eta),
         "(A) gamma 0.01": lambda: scheme_a(0.01),
         "(A) gamma 0.1": lambda: scheme_a(0.1),
         "(A) gamma 1": lambda: scheme_a(1.0),
-        "(B) alpha 1": lambda: scheme_b(1.0),
-        "(B) alpha 5": lambda: scheme_b(5.0),
+        "(B) gamma 1": lambda: scheme_b(1.0),
+        "(B) gamma 5": lambda: scheme_b(5.0),
         "narrow": narrow,
     }
 
@@ -69,10 +69,10 @@ def main():
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         s = torch.linspace(1.0, 0.5, r, dtype=torch.float64)
-        Phi = datasets.low_rank_target(d, d, s, generator=generator)
+        Phi = data.low_rank_target(d, d, s, generator=generator)
         Omega = torch.rand(d, d, generator=generator) < p
-        Ws0 = dln.orthogonal_init((d,) * (L + 1), eps, generator=generator)
-        residual = losses.masked_residual(Omega, Phi)
+        Ws0 = init.orthogonal((d,) * (L + 1), eps, generator=generator)
+        residual = losses.masked(Omega, Phi)
         for name, make in contenders(Ws0, Omega * Phi / p, r, eps, 0.15 / p, generator).items():
             began = time.perf_counter()
             Ws, eta = make()

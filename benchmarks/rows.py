@@ -12,7 +12,7 @@ import torch
 from common import agree, arguments, record, show
 from torch import distributed
 
-from lop_utils import factored, sampling, sharded
+from lop_utils import factored, observed, sharded
 
 ETA, K = 1e-6, 10
 
@@ -22,19 +22,19 @@ def problem(d: int, n: int):
     kind = dict(generator=generator, dtype=torch.float64)
     place = torch.randint(d * d, (n,), generator=generator).unique()
     values = torch.randn(len(place), **kind)
-    obs = sampling.observe(place // d, place % d, values, (d, d))
+    obs = observed.ObservedEntries(place // d, place % d, values, (d, d))
     Ws = [torch.randn(shape, **kind) / shape[1] ** 0.5 for shape in [(K, d), (K, K), (d, K)]]
     return obs, Ws
 
 
-def stepper(Ws, residual):
-    Ws = [W.clone() for W in Ws]
+def stepper(Ws, two_layers):
+    Ws, loss = [W.clone() for W in Ws], factored.of_factors(two_layers)
 
     def step():
-        loss, grads = factored.contracted_gradients(Ws, residual)
+        value, grads = loss(Ws)
         for W, G in zip(Ws, grads, strict=True):
             W.sub_(G, alpha=ETA)
-        return loss
+        return value
 
     return step, Ws
 
@@ -54,10 +54,10 @@ def main() -> None:
     d, n = (200, 4000) if options.quick else (20_000, 2_000_000)
     obs, Ws = problem(d, n)
     block = sharded.row_blocks(obs, size)[rank]
-    part = sharded.shard(obs, block)
-    residual = sharded.summed_residual(factored.fastest_residual(part, K))
-    step, shared = stepper([*Ws[:-1], Ws[-1][slice(*block)]], residual)
-    single, whole = stepper(Ws, factored.fastest_residual(obs, K)) if rank == 0 else (None, None)
+    part = sharded.rows_between(obs, block)
+    loss = sharded.summed_loss(factored.fastest_loss(part, K))
+    step, shared = stepper([*Ws[:-1], Ws[-1][slice(*block)]], loss)
+    single, whole = stepper(Ws, factored.fastest_loss(obs, K)) if rank == 0 else (None, None)
 
     # One step of each in turn; while rank 0 is alone the others wait at the barrier.
     taken: dict[str, list[float]] = {"one": [], "all": []}

@@ -9,7 +9,7 @@ quickest counts; of torch's, autograd and this package, one thread or two, the q
 import torch
 from common import agree, arguments, interleaved, jax_or_none, record, show
 
-from lop_utils import factored, sampling
+from lop_utils import factored, observed
 
 ETA, K, L = 1e-6, 10, 3
 # (d, share observed): how many times as quick as JAX the package is meant to be
@@ -23,19 +23,19 @@ def problem(d: int, p: float):
     seen = torch.rand(d, d, generator=generator) < p
     rows, cols = seen.nonzero(as_tuple=True)
     Phi = torch.randn(d, 3, **kind) @ torch.randn(3, d, **kind) / d**0.5
-    obs = sampling.observe(rows, cols, Phi[rows, cols], (d, d))
+    obs = observed.ObservedEntries(rows, cols, Phi[rows, cols], (d, d))
     shapes = [(K, d), (K, K), (d, K)]
     return obs, [torch.randn(shape, **kind) / shape[1] ** 0.5 for shape in shapes]
 
 
 def ours(obs, Ws):
-    Ws, residual = [W.clone() for W in Ws], factored.fastest_residual(obs, K)
+    Ws, loss = [W.clone() for W in Ws], factored.of_factors(factored.fastest_loss(obs, K))
 
     def step():
-        loss, grads = factored.contracted_gradients(Ws, residual)
+        value, grads = loss(Ws)
         for W, G in zip(Ws, grads, strict=True):
             W.sub_(G, alpha=ETA)
-        return loss
+        return value
 
     return step, lambda: Ws
 

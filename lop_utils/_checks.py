@@ -27,6 +27,7 @@ __all__ = [
     "layers",
     "matrix",
     "nonnegative",
+    "numbers",
     "one_of",
     "orthogonal_up_to",
     "positive",
@@ -234,6 +235,14 @@ def features(name: str, value: Any) -> Tensor:
     if Z.ndim < 2 or 0 in Z.shape:
         raise ValueError(f"{name}: wanted shape (..., d, N) with entries, got {tuple(Z.shape)}")
     return _finite(name, _real(name, Z if isinstance(value, Tensor) else Z.numpy()))
+
+
+def numbers(name: str, value: Any) -> Tensor:
+    """Return finite real numbers along the last axis, (..., n); half precision becomes float32."""
+    shape = tuple(tensor(name, value).shape)
+    if not shape or 0 in shape:
+        raise ValueError(f"{name}: wanted shape (..., n) with entries, got {shape}")
+    return features(name, value[None] if isinstance(value, Tensor) else [value])[0]
 
 
 def indices(name: str, value: Any, bound: int) -> Tensor:

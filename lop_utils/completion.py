@@ -5,38 +5,56 @@ number: spectral start, discrepant step sizes, a step size that adapts itself, a
 entries held out of training are no longer predicted better.
 """
 
+import dataclasses
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lop_utils import _checks, compression, factored, sampling
+from lop_utils import _checks, _files, descent, factored, init, observed, rules
+from lop_utils.observed import ObservedEntries
 
-__all__ = ["Completion", "complete", "stable_alpha", "stable_eta"]
+__all__ = ["Completion", "complete", "load", "resume", "stable_eta", "stable_gamma"]
 
-_GROW, _SHRINK = 1.05, 0.5
+_FORMAT = "lop_utils.completion 2"
 
 
-class Completion(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Completion:
     """A completed matrix, as the product of a few small ones."""
 
-    factors: list[Tensor]
-    """[W_1, ..., W_L] of shapes (k, d_x), (k, k), ..., (d_y, k), in the unit of the values: those
-    that predicted the held-out entries best, or the observed ones if none were held out."""
+    Ws: list[Tensor]
+    """Layers of shapes (k, d_x), (k, k), ..., (d_y, k), in the unit of the values: those that
+    predicted the held-out entries best, or the observed ones if none were held out."""
     history: dict[str, Tensor]
     """Of every measurement: step t, seconds, root mean square errors train and held_out, eta."""
     stopped: str
     """Why training ended: "patience", "steps" or "interrupted"."""
-    state: dict
-    """What `complete` continues from."""
+    run: dict
+    """What `resume` goes on from."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the completed matrix."""
-        return self.factors[-1].shape[0], self.factors[0].shape[1]
+        return self.Ws[-1].shape[0], self.Ws[0].shape[1]
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.run["iterate"].t
+
+    def __repr__(self) -> str:
+        """Return the sizes, and how the run ended."""
+        (d_y, d_x), k = self.shape, len(self.Ws[0])
+        error = self.run["best_error"]
+        return (
+            f"Completion({d_y} x {d_x}, width {k}, depth {len(self.Ws)}, error {error:.4g} after "
+            f"{self.steps} steps, stopped by {self.stopped})"
+        )
 
     def predict(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Return the entries at given places, shape (n,), in the unit of the values.
@@ -45,27 +63,64 @@ class Completion(NamedTuple):
         before, so that zero means the average.
         """
         d_y, d_x = self.shape
-        rows = sampling.indices("rows", rows, d_y).to(self.factors[0].device)
-        cols = sampling.indices("cols", cols, d_x).to(self.factors[0].device)
+        rows = _checks.indices("rows", rows, d_y).to(self.Ws[0].device)
+        cols = _checks.indices("cols", cols, d_x).to(self.Ws[0].device)
         if len(rows) != len(cols):
             raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
-        return sampling.entries(*_product(self.factors), rows, cols)
+        return observed.product_entries(*_factors(self.Ws), rows, cols)
+
+    def save(self, file: str | Path) -> None:
+        """Write everything, the entries too, into one file that `load` reads."""
+        run = self.run | {"iterate": tuple(self.run["iterate"])}
+        run |= {name: dataclasses.astuple(run[name]) for name in ("train", "test") if run[name]}
+        content = dict(format=_FORMAT, Ws=self.Ws, history=self.history, stopped=self.stopped)
+        _files.write_whole(Path(file), partial(torch.save, content | {"run": run}))
 
 
-def stable_eta(s: float, alpha: float, L: int) -> float:
+def load(file: str | Path) -> Completion:
+    """Return what `Completion.save` wrote.
+
+    Parameters
+    ----------
+    file : str or Path
+        Where it is.
+
+    Returns
+    -------
+    Completion
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file, or it is damaged or something else.
+
+    Examples
+    --------
+    >>> load("no-such-file.pt")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: 'no-such-file.pt'
+    """
+    content = _files.read_torch(file, _FORMAT)
+    run = content["run"]
+    run["iterate"] = descent.Iterate(*run["iterate"])
+    run |= {name: ObservedEntries(*run[name]) for name in ("train", "test") if run[name]}
+    return Completion(content["Ws"], content["history"], content["stopped"], run)
+
+
+def stable_eta(s: float, gamma: float, L: int) -> float:
     r"""Return the largest stable step size at a fitted singular value.
 
-    Layers that start small stay balanced, :math:`w_1^2 = w_L^2 = \alpha w_l^2` at the rates
-    :math:`\alpha\eta, \eta, \dots, \alpha\eta`, so that a fitted value has
-    :math:`\alpha\,w_l^L = s`. There the sum of the squared slopes, each times its rate, is
-    :math:`L\,\alpha^{2/L} s^{2-2/L}`, and gradient descent is stable below 2 over it.
+    Layers that start small stay balanced, :math:`w_1^2 = w_L^2 = \gamma w_l^2` at the rates
+    :math:`\gamma\eta, \eta, \dots, \gamma\eta`, so that a fitted value has
+    :math:`\gamma\,w_l^L = s`. There the sum of the squared slopes, each times its rate, is
+    :math:`L\,\gamma^{2/L} s^{2-2/L}`, and gradient descent is stable below 2 over it.
 
     Parameters
     ----------
     s : float
         Largest singular value of the target, for a loss that sums over all entries; where a
         share p of them is observed, the result is to be divided by p.
-    alpha : float
+    gamma : float
         Rate of the outer layers over that of the inner.
     L : int
         Depth.
@@ -77,20 +132,20 @@ def stable_eta(s: float, alpha: float, L: int) -> float:
     Raises
     ------
     TypeError, ValueError
-        If ``s`` or ``alpha`` is not positive, or ``L < 2``.
+        If ``s`` or ``gamma`` is not positive, or ``L < 2``.
 
     Examples
     --------
-    >>> stable_eta(1.0, alpha=1.0, L=2)
+    >>> stable_eta(1.0, gamma=1.0, L=2)
     1.0
     """
-    s, alpha = _checks.positive("s", s), _checks.positive("alpha", alpha)
+    s, gamma = _checks.positive("s", s), _checks.positive("gamma", gamma)
     L = _checks.count("L", L, at_least=2)
-    return 2 / (L * alpha ** (2 / L) * s ** (2 - 2 / L))
+    return 2 / (L * gamma ** (2 / L) * s ** (2 - 2 / L))
 
 
-def stable_alpha(s: float, eta: float, L: int) -> float:
-    r"""Return the largest stable ratio of the rates: `stable_eta` solved for alpha.
+def stable_gamma(s: float, eta: float, L: int) -> float:
+    r"""Return the largest stable ratio of the rates: `stable_eta` solved for gamma.
 
     Parameters
     ----------
@@ -112,7 +167,7 @@ def stable_alpha(s: float, eta: float, L: int) -> float:
 
     Examples
     --------
-    >>> round(stable_alpha(1.0, eta=stable_eta(1.0, alpha=5.0, L=3), L=3), 12)
+    >>> round(stable_gamma(1.0, eta=stable_eta(1.0, gamma=5.0, L=3), L=3), 12)
     5.0
     """
     s, eta = _checks.positive("s", s), _checks.positive("eta", eta)
@@ -121,16 +176,13 @@ def stable_alpha(s: float, eta: float, L: int) -> float:
 
 
 def complete(
-    rows: Tensor,
-    cols: Tensor,
-    values: Tensor,
-    shape: tuple[int, int],
+    seen: ObservedEntries,
     rank: int,
     *,
     width: int | None = None,
     L: int = 3,
     eps: float | None = None,
-    alpha: float = 5.0,
+    gamma: float = 5.0,
     eta: float | None = None,
     lam: float = 0.0,
     held_out: float = 0.1,
@@ -138,26 +190,20 @@ def complete(
     steps: int = 10_000,
     every: int = 10,
     progress: bool = True,
-    generator: torch.Generator | None = None,
-    start: Completion | None = None,
+    generator: torch.Generator | int | None = 0,
 ) -> Completion:
-    r"""Complete a matrix from a sample of its entries.
+    r"""Return a matrix completed from a sample of its entries.
 
     The values are divided by the largest singular value of
-    :math:`\frac1p\,\Omega\odot\Phi`, whose singular vectors are the start
-    (`compression.spectral_init`). Each step costs O(n k), n the number of observed entries.
-    Unless ``eta`` is given, the step size grows by 5 per cent after a step that lowered the loss;
-    a step that did not is taken back, and the step size halved. It stays below `stable_eta`.
+    :math:`\frac1p\,\Omega\odot\Phi`, whose singular vectors are the start (`init.spectral`). Each
+    step costs O(n k), n the number of observed entries. Unless ``eta`` is given, the step size
+    adapts itself by `rules.bold_driver`, below `stable_eta`.
 
     Parameters
     ----------
-    rows, cols : Tensor of integers, shape (n,)
-        Where the observed entries stand, from 0; anything that `torch.as_tensor` takes.
-    values : Tensor, shape (n,)
-        What they are, on the device and, if floating point, in the precision to compute in.
-        Subtract what is simpler than low rank before, as `ratings.fit_effects` does.
-    shape : tuple of int
-        Rows d_y and columns d_x of the whole matrix.
+    seen : ObservedEntries
+        The sample, on the device and in the precision to compute in. Subtract what is simpler
+        than low rank before, as `observed.fit_effects` does.
     rank : int
         Rank to expect: it sets the width, and a guess from above does little harm.
     width : int, optional
@@ -169,7 +215,7 @@ def complete(
         two layers, and such that :math:`\varepsilon^{L-2}` = 1/100 for more, since to that a
         singular value's speed at the start is proportional. Values without noise are fitted
         more exactly from a smaller start, noisy ones better from a larger.
-    alpha : float
+    gamma : float
         Rate of the outer layers over that of the inner.
     eta : float, optional
         A fixed step size instead of the adapted one, for the sum of squares divided by the share
@@ -189,212 +235,218 @@ def complete(
     steps : int
         Steps at most.
     every : int
-        Measure when the step is a multiple of it.
+        Measure, and see whether to stop, when the step is a multiple of it, and at the last.
     progress : bool
         Show a progress bar.
-    generator : torch.Generator, optional
-        Draws the held-out entries; by default one with seed 0.
-    start : Completion, optional
-        Continue from it, for ``steps`` steps in all, on the same entries, width and depth; the
-        entries held out stay the same.
+    generator : torch.Generator or int
+        Draws the held-out entries.
 
     Returns
     -------
     Completion
-        Ctrl-C ends training early and still returns one. Its fields are plain tensors and
-        numbers: ``torch.save(result._asdict(), file)`` keeps it,
-        ``Completion(**torch.load(file))`` brings it back.
+        Ctrl-C ends training early and still returns one. `resume` goes on from it.
 
     Raises
     ------
     TypeError, ValueError
-        If the entries are refused by `sampling.observe`, ``rank (d_y + d_x - rank)``, the
-        numbers that determine such a matrix, exceeds the entries trained on, the width exceeds
-        the shape, or an option is out of range.
+        If ``rank (d_y + d_x - rank)``, the numbers that determine such a matrix on the rows and
+        columns that occur, exceeds the entries trained on, the values are all zero, the width
+        exceeds the shape, or an option is out of range.
     FloatingPointError
         If a given ``eta`` makes the loss overflow; names the step.
 
     References
     ----------
-    Kwon et al. (2024), arXiv:2311.05061; the adaptation of the step size is the bold driver of
-    Battiti (1989), Complex Systems 3.
+    Kwon et al. (2024), arXiv:2311.05061.
 
     Examples
     --------
     >>> g = torch.Generator().manual_seed(0)
     >>> Phi = torch.randn(60, 1, generator=g) @ torch.randn(1, 50, generator=g)
     >>> rows, cols = (torch.rand(60, 50, generator=g) < 0.3).nonzero().T
-    >>> result = complete(rows, cols, Phi[rows, cols], (60, 50), rank=1, progress=False)
+    >>> seen = ObservedEntries(rows, cols, Phi[rows, cols], (60, 50))
+    >>> result = complete(seen, rank=1, progress=False)
     >>> (result.predict([0, 7], [0, 9]) - Phi[[0, 7], [0, 9]]).abs().max().item() < 1e-2
     True
     """
-    obs = sampling.observe(rows, cols, values, shape)
-    (d_y, d_x), n = obs.shape, len(obs.values)
+    d_y, d_x = seen.shape
     rank = _checks.count("rank", rank, at_least=1)
     k = _checks.count("width", 2 * rank if width is None else width, at_least=1)
     k = min(k, d_y - 1, d_x - 1) if width is None else k
     if not rank <= k < min(d_y, d_x):
         raise ValueError(f"width: wanted {rank} <= width < {min(d_y, d_x)}, got {k}")
-    L = _checks.count("L", L, at_least=2)
-    alpha = _checks.positive("alpha", alpha)
+    L, gamma = _checks.count("L", L, at_least=2), _checks.positive("gamma", gamma)
     eps = 0.01 ** (1 / (L - 2) if L > 2 else 2) if eps is None else _checks.positive("eps", eps)
-    eta = None if eta is None else _checks.positive("eta", eta)
-    lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
-    patience = _checks.count("patience", patience, at_least=1)
-    every = _checks.count("every", every, at_least=1)
-    if not _checks.nonnegative("held_out", held_out) < 1:
-        raise ValueError(f"held_out: wanted 0 <= held_out < 1, got {held_out!r}")
+    train, test = _hold_out(seen, _checks.fraction("held_out", held_out), generator)
+    _require_determined(train, rank)
+    Ws, scale = _spectral(train, k, L, eps)
+    run = {"train": train, "test": test, "scale": scale, "iterate": None}
+    run |= {"gamma": gamma, "lam": _checks.nonnegative("lam", lam)}
+    run |= {"eta": None if eta is None else _checks.positive("eta", eta)}
+    run |= {"patience": _checks.count("patience", patience, at_least=1)}
+    run |= {"every": _checks.count("every", every, at_least=1)}
+    run |= {"best": Ws, "best_t": 0, "best_error": float("inf")}
+    history = {name: [] for name in ("t", "seconds", "train", "held_out", "eta")}
+    return _go_on(run, Ws, history, _checks.count("steps", steps), progress)
 
-    if start is None:
-        kept, out = _split(n, held_out, generator or torch.Generator().manual_seed(0))
-    else:
-        kept, out = start.state["kept"], start.state["out"]
-        if len(kept) + len(out) != n or start.shape != obs.shape:
-            raise ValueError(
-                f"start: wanted one of {n} entries of a matrix of shape {obs.shape}, got "
-                f"{len(kept) + len(out)} of {start.shape}"
-            )
-    train, test = (
-        obs._replace(rows=obs.rows[i], cols=obs.cols[i], values=obs.values[i]) for i in (kept, out)
-    )
-    if rank * (d_y + d_x - rank) > len(kept):
+
+def resume(
+    result: Completion, *, steps: int, patience: int | None = None, progress: bool = True
+) -> Completion:
+    """Return what a run gives that goes on from a result, on the same entries and settings.
+
+    Parameters
+    ----------
+    result : Completion
+        From `complete`, `load` or here; not changed.
+    steps : int
+        Steps in all.
+    patience, progress
+        As of `complete`.
+
+    Returns
+    -------
+    Completion
+        Digit for digit that of a run without the stop.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``steps`` is below what was taken, or an option is out of range.
+
+    Examples
+    --------
+    >>> places, values = torch.ones(9, 8).nonzero().T, torch.arange(72.0)
+    >>> first = complete(ObservedEntries(*places, values, (9, 8)), 2, steps=20, progress=False)
+    >>> resume(first, steps=50, progress=False).steps
+    50
+    """
+    run = dict(result.run)
+    if patience is not None:
+        run["patience"] = _checks.count("patience", patience, at_least=1)
+    history = {name: column.tolist() for name, column in result.history.items()}
+    steps = _checks.count("steps", steps, at_least=result.steps)
+    return _go_on(run, run["iterate"], history, steps, progress)
+
+
+# --- The steps that they are made of
+
+
+def _hold_out(
+    seen: ObservedEntries, share: float, generator: torch.Generator | int | None
+) -> tuple[ObservedEntries, ObservedEntries | None]:
+    if not round(share * len(seen)):
+        return seen, None
+    return observed.split(seen, share, generator=generator)
+
+
+def _require_determined(train: ObservedEntries, rank: int) -> None:
+    d_y, d_x = (len(places.unique()) for places in (train.rows, train.cols))
+    if (asked := rank * (d_y + d_x - rank)) > len(train):
         raise ValueError(
-            f"rank: wanted rank (d_y + d_x - rank) <= {len(kept)} entries to train on, got "
-            f"{rank * (d_y + d_x - rank)} for rank {rank}: the sample cannot determine so much"
+            f"rank: wanted rank (d_y + d_x - rank) <= {len(train)} entries to train on, got "
+            f"{asked} for rank {rank} and {d_y} rows, {d_x} columns that occur: the sample cannot "
+            "determine so much"
         )
-    if start is None:
-        kind = dict(dtype=obs.values.dtype, device=obs.values.device)
-        seed = torch.Generator().manual_seed(0)
-        spectral = compression.sampled_spectral_init(
-            factored.fastest_residual(train, k),
-            torch.zeros(d_y, k, **kind),
-            torch.randn(k, d_x, generator=seed, dtype=kind["dtype"]).to(kind["device"]),
-            L,
-            eps,
-        )
-        # Rounding leaves some 1e-20 in a column that nothing trains.
-        spectral.Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
-        scale = spectral.s[0].item() / train.fraction
-        if scale == 0:
-            raise ValueError("values: wanted some that are not zero, got zeros only")
-        state = {"t": 0, "Ws": spectral.Ws, "scale": scale, "kept": kept, "out": out}
-        state["eta"] = 0.25 * stable_eta(1.0, alpha, L) if eta is None else eta
-        state |= {"best": spectral.Ws, "best_t": 0, "best_error": float("inf")}
-        columns = {name: [] for name in ("t", "seconds", "train", "held_out", "eta")}
-    else:
-        got = len(start.factors), len(start.factors[0])
-        if got != (L, k):
-            raise ValueError(
-                f"start: wanted L = {L} layers of width {k}, got {got[0]} of width {got[1]}"
-            )
-        state = start.state | ({} if eta is None else {"eta": eta})
-        columns = {name: column.tolist() for name, column in start.history.items()}
 
-    scaled = train._replace(values=train.values / state["scale"])
-    residual = factored.fastest_residual(scaled, k)
-    rates = [rate / train.fraction for rate in (alpha, *[1.0] * (L - 2), alpha)]
+
+def _spectral(train: ObservedEntries, k: int, L: int, eps: float) -> tuple[list[Tensor], float]:
+    """Return the layers at the start, and what the values are to be divided by."""
+    peak = train.values.abs().max().item()  # before anything is squared
+    if peak == 0:
+        raise ValueError("values: wanted some that are not zero, got zeros only")
+    (d_y, d_x), kind = train.shape, dict(dtype=train.values.dtype, device=train.values.device)
+    seed = torch.Generator().manual_seed(0)
+    Q = torch.randn(k, d_x, generator=seed, dtype=kind["dtype"]).to(kind["device"])
+    loss = factored.fastest_loss(train.with_values(train.values / peak), k)
+    Ws, s = init.sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
+    # Rounding leaves some 1e-20 in a column that nothing trains.
+    Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
+    return Ws, s[0].item() * peak / train.p
+
+
+def _training(run: dict, start, steps: int):
+    """Return the stream of iterates."""
+    train, L, k = run["train"], len(run["best"]), len(run["best"][0])
+    scaled = train.with_values(train.values / run["scale"])
+    loss = factored.of_factors(factored.fastest_loss(scaled, k))
     # On a plateau any step size lowers the loss; one that is too large for what comes after
     # would scatter the singular values that are still small.
-    most = stable_eta(1.0, alpha, L)
-    descend = _adapting if eta is None else _fixed
-    run = descend(state, residual, rates, lam * train.fraction, most)
-    began = time.perf_counter() - max(columns["seconds"], default=0.0)
-    stopped = "steps"
-    bar = tqdm(total=steps, initial=state["t"], disable=not progress)
+    most = stable_eta(1.0, run["gamma"], L)
+    eta, rule = run["eta"], None
+    if eta is None:
+        eta, rule = 0.25 * most, rules.bold_driver(most=4.0)
+    rates = [eta * rate / train.p for rate in (run["gamma"], *[1.0] * (L - 2), run["gamma"])]
+    lam = run["lam"] * train.p
+    return descent.train(start, loss, rule, eta=rates, lam=lam, steps=steps, every=run["every"])
+
+
+def _go_on(run: dict, start, history: dict[str, list], steps: int, progress: bool) -> Completion:
+    began = time.perf_counter() - max(history["seconds"], default=0.0)
+    stopped, done = "steps", getattr(start, "t", 0)
+    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+    bar = tqdm(total=steps, initial=done, **quiet)
     try:
-        for loss in run:
-            if state["t"] % every == 0 and state["t"] not in columns["t"][-1:]:
-                found = _measure(state, loss, test, len(kept))
-                for name, value in {**found, "seconds": time.perf_counter() - began}.items():
-                    columns[name].append(value)
+        for iterate in _training(run, start, steps):
+            run["iterate"] = iterate
+            if iterate.t not in history["t"][-1:]:
+                found = _measure(run) | {"seconds": time.perf_counter() - began}
+                for name, column in history.items():
+                    column.append(found[name])
                 bar.set_postfix(held_out=found["held_out"], refresh=False)
-            waited = state["t"] - state["best_t"]
-            if waited > patience and not _leaving(columns, state, patience // (4 * every)):
+            bar.update(iterate.t - bar.n)
+            waited = iterate.t - run["best_t"]
+            if waited > run["patience"] and not _leaving(history, run):
                 stopped = "patience"
                 break
-            if state["t"] >= steps:
-                break
-            bar.update()
     except KeyboardInterrupt:
         stopped = "interrupted"
     finally:
         bar.close()
+    if run["iterate"] is None:  # stopped before the first
+        run["iterate"] = descent.Iterate(0, start, torch.zeros(()), {}, "")
     return Completion(
-        factors=[W * state["scale"] ** (1 / L) for W in state["best"]],
-        history={name: torch.tensor(column) for name, column in columns.items()},
+        Ws=[W * run["scale"] ** (1 / len(run["best"])) for W in run["best"]],
+        history={
+            name: torch.tensor(column, dtype=torch.int64 if name == "t" else torch.float64)
+            for name, column in history.items()
+        },
         stopped=stopped,
-        state=state,
+        run=run,
     )
 
 
-def _split(n: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    order = torch.randperm(n, generator=generator)
-    out = round(share * n)
-    return order[out:].sort().values, order[:out].sort().values
-
-
-def _product(Ws: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _factors(Ws: list[Tensor]) -> tuple[Tensor, Tensor]:
     Q = Ws[0]
     for W in Ws[1:-1]:
         Q = W @ Q
     return Ws[-1], Q
 
 
-def _measure(state: dict, loss: Tensor, test: sampling.Observations, trained: int) -> dict:
-    scale, held_out = state["scale"], float("nan")
-    error = train = scale * (2 * loss.item() / trained) ** 0.5
-    if len(test.values):
-        gap = scale * sampling.entries(*_product(state["Ws"]), test.rows, test.cols) - test.values
+def _measure(run: dict) -> dict[str, float]:
+    """Return the errors of the layers that were accepted last, and keep them if they are best."""
+    iterate, train, test, scale = run["iterate"], run["train"], run["test"], run["scale"]
+    Ws = iterate.memory.get("kept", iterate.Ws)
+    value = iterate.memory.get("kept_value", [iterate.loss])[0]
+    eta = run["eta"] or 0.25 * stable_eta(1.0, run["gamma"], len(Ws))
+    eta *= iterate.memory["factor"][0].item() if "factor" in iterate.memory else 1.0
+    error = found = scale * (2 * value.item() / len(train)) ** 0.5
+    held_out = float("nan")
+    if test is not None:
+        entries = observed.product_entries(*_factors(Ws), test.rows, test.cols)
+        gap = scale * entries - test.values
         error = held_out = gap.square().mean().sqrt().item()
-    if error < 0.999 * state["best_error"]:
-        state |= {"best": state["Ws"], "best_t": state["t"], "best_error": error}
-    return {"t": state["t"], "train": train, "held_out": held_out, "eta": state["eta"]}
+    if error < 0.999 * run["best_error"]:
+        run |= {"best": Ws, "best_t": iterate.t, "best_error": error}
+    return {"t": iterate.t, "train": found, "held_out": held_out, "eta": eta}
 
 
-def _leaving(columns: dict, state: dict, quarter: int) -> bool:
-    # The loss falls faster and faster: a singular value is about to leave the start.
-    if quarter < 1 or len(columns["t"]) <= 2 * quarter:
+def _leaving(history: dict[str, list], run: dict) -> bool:
+    """Say whether the loss falls faster and faster: a singular value is about to leave."""
+    quarter = run["patience"] // (4 * run["every"])
+    if quarter < 1 or len(history["t"]) <= 2 * quarter:
         return False
-    before, then, now = (columns["train"][-1 - i * quarter] for i in (2, 1, 0))
-    error = columns["held_out"][-1]
-    overfitted = error > 1.005 * state["best_error"]  # what leaves then is noise; false for NaN
+    before, then, now = (history["train"][-1 - i * quarter] for i in (2, 1, 0))
+    error = history["held_out"][-1]
+    overfitted = error > 1.005 * run["best_error"]  # what leaves then is noise; false for NaN
     return then - now > 1.2 * max(before - then, 0.0) and not overfitted
-
-
-def _stepped(Ws, grads, eta: float, rates: list[float], lam: float) -> list[Tensor]:
-    return [W - eta * rate * (G + lam * W) for W, G, rate in zip(Ws, grads, rates, strict=True)]
-
-
-def _adapting(state, residual, rates, lam, most) -> Iterator[Tensor]:
-    def objective(Ws: list[Tensor], loss: Tensor) -> Tensor:
-        return loss + 0.5 * lam * sum((W * W).sum() for W in Ws) if lam else loss
-
-    loss, grads = factored.contracted_gradients(state["Ws"], residual)
-    rounded = 1 + 64 * torch.finfo(loss.dtype).eps
-    yield loss
-    best = objective(state["Ws"], loss)
-    while True:
-        trial = _stepped(state["Ws"], grads, state["eta"], rates, lam)
-        found, found_grads = factored.contracted_gradients(trial, residual)
-        state["t"] += 1
-        # Where the start is small the loss falls by less than it is rounded; NaN is refused.
-        if objective(trial, found) <= rounded * best:
-            state["Ws"], loss, grads = trial, found, found_grads
-            best = objective(trial, loss)
-            state["eta"] = min(_GROW * state["eta"], most)
-        else:
-            state["eta"] *= _SHRINK
-        yield loss
-
-
-def _fixed(state, residual, rates, lam, _) -> Iterator[Tensor]:
-    while True:
-        loss, grads = factored.contracted_gradients(state["Ws"], residual)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss: wanted a finite number, got {loss.item()} at step t = {state['t']} with "
-                f"eta = {state['eta']:g}; without eta the step size adapts itself"
-            )
-        yield loss
-        state["Ws"] = _stepped(state["Ws"], grads, state["eta"], rates, lam)
-        state["t"] += 1

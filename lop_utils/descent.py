@@ -1,110 +1,80 @@
-"""Training as a stream: generators of iterates that a caller can stop, zip or measure."""
+r"""Training as a stream: one trainer for every loss and every update rule.
+
+`train` yields iterates that a caller can stop, zip or measure; `record` measures them as they
+pass, and with a file keeps a run from which it can go on. Layers ``Ws`` may have a leading axis of
+runs, ``(..., d_l, d_{l-1})``: many runs then share each call, and none sees the others.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln, losses
-from lop_utils.checkpoints import Iterate, record, resume
+from lop_utils import _checks, _files, rules
+from lop_utils.losses import Loss
 
-__all__ = [
-    "Iterate",
-    "adam",
-    "gradient_descent",
-    "heavy_ball",
-    "minibatch_sgd",
-    "record",
-    "resume",
-]
+__all__ = ["Iterate", "record", "resume", "train"]
 
-_Step = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
-_Memory = dict[str, list[Tensor]]
+_FORMAT = "lop_utils.descent 2"
 
 
-def _start(
-    Ws: Sequence[Tensor] | Iterate, steps: int, *remembered: str
-) -> tuple[range, list[Tensor], _Memory]:
-    """Return the steps to come, and own copies of the layers and of what the method remembers."""
-    earlier = Ws if isinstance(Ws, Iterate) else None
-    Ws = [W.detach().clone() for W in _checks.layers("Ws", earlier.Ws if earlier else Ws)]
-    steps = _checks.count("steps", steps)
-    if earlier is None:
-        return range(steps + 1), Ws, {}
-    memory = earlier.memory or {}
-    if set(memory) != set(remembered):
-        wanted, got = (", ".join(sorted(names)) or "nothing" for names in (remembered, memory))
-        raise ValueError(
-            f"Ws: wanted an iterate of the same method, which remembers {wanted}, got one that "
-            f"remembers {got}; its layers alone start a new run"
-        )
-    if steps < _checks.count("t", earlier.t):
-        raise ValueError(
-            f"steps: wanted steps >= t = {earlier.t} of the iterate to go on from, got {steps}"
-        )
-    return range(earlier.t, steps + 1), Ws, _copied(memory)
+class Iterate(NamedTuple):
+    """One point of a run. Every iterate owns its tensors: keeping one does not change it."""
+
+    t: int
+    """Steps taken so far."""
+    Ws: list[Tensor]
+    """Layers."""
+    loss: Tensor
+    """Shape (...): the loss of each run at ``Ws``, without decay; of mini-batches, that of the
+    batch that comes next."""
+    memory: rules.Memory
+    """What the rule remembers, and the state of the loss's ``generator`` if it has one."""
+    method: str
+    """The name of the rule."""
 
 
-def _copied(memory: _Memory) -> _Memory:
+def _copied(memory: rules.Memory) -> rules.Memory:
     return {name: [A.clone() for A in As] for name, As in memory.items()}
 
 
-def _rates(eta: float | Sequence[float], L: int) -> list[float]:
-    """Return the step size of each of ``L`` layers."""
-    if not isinstance(eta, Sequence):
-        return [_checks.positive("eta", eta)] * L
-    if len(eta) != L:
-        raise ValueError(f"eta: wanted one or L = {L} step sizes, got {len(eta)}")
-    rates = [_checks.nonnegative(f"eta[{l}]", rate) for l, rate in enumerate(eta)]
-    if not any(rates):
-        raise ValueError(f"eta: wanted at least one layer with eta[l] > 0, got {tuple(eta)}")
-    return rates
-
-
-def _descend(ts: range, Ws, residual, step: _Step, *, eta, memory=None) -> Iterator[Iterate]:
-    for t in ts:
-        loss, grads = dln.gradients(Ws, residual)
-        if not math.isfinite(loss.item()):
-            of_each = isinstance(eta, Sequence)
-            rates = f"({', '.join(f'{rate:g}' for rate in eta)})" if of_each else f"{eta:g}"
-            raise FloatingPointError(
-                f"loss: wanted a finite number, got {loss.item()} at step t = {t} with "
-                f"eta = {rates}; a smaller eta keeps the run from diverging"
-            )
-        yield Iterate(t, [W.clone() for W in Ws], loss, memory and _copied(memory))
-        if t + 1 < ts.stop:
-            Ws = step(Ws, grads)
-
-
-def gradient_descent(
+def train(
     Ws: Sequence[Tensor] | Iterate,
-    residual: dln.Residual,
+    loss: Loss,
+    rule: rules.Rule | None = None,
     *,
-    eta: float | Sequence[float],
+    eta: rules.StepSize | Callable[[int], rules.StepSize],
     lam: float = 0.0,
     steps: int,
+    every: int = 1,
 ) -> Iterator[Iterate]:
-    r"""Run gradient descent with weight decay on all layers at once.
+    r"""Train all layers at once; by default by gradient descent with weight decay.
 
     .. math:: W_l(t+1) = (1 - \eta_l\lambda)\,W_l(t) - \eta_l\,\nabla_l\ell(W(t))
 
     Parameters
     ----------
     Ws : sequence of Tensor, or Iterate
-        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed. An
-        iterate of this method goes on from there, digit for digit.
-    residual : callable
-        Takes the end-to-end matrix; returns the loss and its gradient in that matrix.
-    eta : float or sequence of float
-        Step size of all layers, or of each, where 0 freezes a layer; for a loss that sums over
-        entries or samples. Authors' code that averages over d_y d_x entries means ``eta`` times
-        ``1 / (d_y d_x)`` here.
+        Layers at ``t = 0``; not changed. An iterate goes on from there, digit for digit.
+    loss : callable
+        What to minimise, from `losses` or `factored`: layers in, value and gradients out.
+    rule : Rule, optional
+        Another method, from `rules`.
+    eta : float, sequence of float, Tensor, or callable
+        Step size of all layers; of each, where 0 freezes one; of each run, as a tensor of their
+        axes; or what gives one of these for step t.
     lam : float
-        Weight decay.
+        Weight decay: every rule is given the gradient of
+        :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
     steps : int
-        Number of steps from ``t = 0``, the first iterate of the stream unless ``Ws`` is one,
-        to the last.
+        Number of steps from ``t = 0`` to the last iterate.
+    every : int
+        Yield when ``t`` is a multiple of it, and at the first and the last step.
 
     Yields
     ------
@@ -113,9 +83,9 @@ def gradient_descent(
     Raises
     ------
     TypeError, ValueError
-        At the call, if an argument is out of range or the shapes of the layers do not follow.
+        At the call, if an argument is out of range, or an iterate is one of another method.
     FloatingPointError
-        While running, if the loss is no longer finite; names the step and ``eta``.
+        While running, if no run has a finite loss any more; names the step and ``eta``.
 
     References
     ----------
@@ -124,228 +94,255 @@ def gradient_descent(
 
     Examples
     --------
-    >>> from lop_utils import losses
-    >>> Ws = [torch.tensor([[1.0]]), torch.tensor([[1.0]])]
-    >>> run = gradient_descent(Ws, losses.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=2)
+    >>> from lop_utils.losses import squared_error
+    >>> run = train([[[1.0]], [[1.0]]], squared_error([[2.0]]), eta=0.1, steps=2)
     >>> [round(iterate.loss.item(), 3) for iterate in run]
     [0.5, 0.312, 0.175]
     """
-    ts, Ws, _ = _start(Ws, steps)
-    rates, lam = _rates(eta, len(Ws)), _checks.nonnegative("lam", lam)
+    earlier = Ws if isinstance(Ws, Iterate) else None
+    Ws = _checks.layers("Ws", earlier.Ws if earlier else Ws, runs=True)
+    Ws = [W.detach().clone() for W in Ws]
+    rule = rules.gradient_descent() if rule is None else rule
+    rates = None if callable(eta) else rules.step_sizes(eta, Ws)
+    lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
+    every = _checks.count("every", every, at_least=1)
+    generator = getattr(loss, "generator", None)
+    if earlier is None:
+        return _stream(range(steps + 1), Ws, loss, rule, eta, rates, lam, every, rule.start(Ws))
+    if earlier.method != rule.name or ("generator" in earlier.memory) != (generator is not None):
+        draws = " that draws" if generator is not None else ""
+        raise ValueError(
+            f"Ws: wanted an iterate of {rule.name} on a loss{draws}, got one of {earlier.method} "
+            f"that remembers {', '.join(earlier.memory) or 'nothing'}; its layers alone start a "
+            "new run"
+        )
+    if steps < earlier.t:
+        raise ValueError(
+            f"steps: wanted steps >= t = {earlier.t} of the iterate to go on from, got {steps}"
+        )
+    ts, memory = range(earlier.t, steps + 1), _copied(earlier.memory)
+    return _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory)
 
-    def step(Ws: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        if lam:  # a product less for each layer without, and the same digits
-            Ws = [(1 - rate * lam) * W for rate, W in zip(rates, Ws, strict=True)]
-        return [W - rate * G for rate, W, G in zip(rates, Ws, grads, strict=True)]
 
-    return _descend(ts, Ws, residual, step, eta=eta)
+def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iterate]:
+    generator = getattr(loss, "generator", None)
+    if "generator" in memory:  # only now: until the first iterate is asked for nothing happens
+        generator.set_state(memory.pop("generator")[0])
+    for t in ts:
+        shown = t % every == 0 or t in (ts[0], ts[-1])
+        draws = {"generator": [generator.get_state()]} if generator and shown else {}
+        value, grads = loss(Ws)
+        if shown:
+            _require_finite(value, t, eta)
+            kept = [W.clone() for W in Ws]
+            yield Iterate(t, kept, value.detach(), _copied(memory) | draws, rule.name)
+        if t == ts[-1]:
+            return
+        if lam:
+            grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
+        now = rules.step_sizes(eta(t), Ws) if rates is None else rates
+        Ws, memory = rule.step(Ws, value, grads, now, lam, memory)
 
 
-def heavy_ball(
-    Ws: Sequence[Tensor] | Iterate,
-    residual: dln.Residual,
-    *,
-    eta: float | Sequence[float],
-    beta: float,
-    lam: float = 0.0,
-    steps: int,
-) -> Iterator[Iterate]:
-    r"""Run gradient descent with heavy-ball momentum.
+def _require_finite(value: Tensor, t: int, eta: Any) -> None:
+    if math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any():
+        return
+    eta = eta(t) if callable(eta) else eta
+    shown = f"({', '.join(f'{rate:g}' for rate in eta)})" if hasattr(eta, "__len__") else f"{eta:g}"
+    raise FloatingPointError(
+        f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
+        f"eta = {shown}; a smaller eta keeps the run from diverging"
+    )
 
-    .. math:: M_l \leftarrow \beta M_l + \nabla_l\ell + \lambda W_l, \qquad
-              W_l \leftarrow W_l - \eta_l M_l
+
+# --- What is kept of a run
+
+
+def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor] | Iterate:
+    """Return where to start a run that `record` keeps in a file: where it was left, or anew.
+
+    Called again after an interruption, these three lines go on, and give what they would have
+    given without one. A file does not know the step size: a run with another needs another::
+
+        start = descent.resume(file, Ws0)
+        run = descent.train(start, loss, eta=0.1, steps=10_000)
+        history = descent.record(run, every=100, file=file, loss=lambda it: it.loss)
 
     Parameters
     ----------
-    Ws : sequence of Tensor, or Iterate
-        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed. An
-        iterate of this method goes on from there, digit for digit.
-    residual : callable
-        Takes the end-to-end matrix; returns the loss and its gradient in that matrix.
-    eta : float or sequence of float
-        Step size of all layers, or of each, where 0 freezes a layer; for a loss that sums over
-        entries or samples.
-    beta : float
-        Momentum, from 0 (which is `gradient_descent`) to below 1.
-    lam : float
-        Weight decay.
-    steps : int
-        Number of steps from ``t = 0``, the first iterate of the stream unless ``Ws`` is one,
-        to the last.
+    file : str or Path
+        Where `record` keeps the run.
+    Ws0 : sequence of Tensor, or Iterate
+        Where the run starts when there is no file.
 
-    Yields
-    ------
-    Iterate
+    Returns
+    -------
+    Iterate, or what ``Ws0`` is
+        The last iterate in the file, on the device of ``Ws0``; ``Ws0`` if there is no file.
 
     Raises
     ------
     TypeError, ValueError
-        At the call, if an argument is out of range or the shapes of the layers do not follow.
-    FloatingPointError
-        While running, if the loss is no longer finite; names the step and ``eta``.
-
-    References
-    ----------
-    Polyak (1964), doi:10.1016/0041-5553(64)90137-5.
+        If there is a file and it is damaged or something else, or holds a run that did not
+        start from ``Ws0``: other shapes, another dtype or other numbers, beyond rounding.
 
     Examples
     --------
-    >>> from lop_utils import losses
-    >>> Ws = [torch.tensor([[1.0]])]
-    >>> target = losses.matrix_residual(torch.zeros(1, 1))
-    >>> run = heavy_ball(Ws, target, eta=0.5, beta=0.5, steps=2)
-    >>> [iterate.Ws[0].item() for iterate in run]  # the second step has the first one's half
-    [1.0, 0.5, 0.0]
+    >>> Ws0 = [torch.zeros(1, 1)]
+    >>> resume("no-such-run.pt", Ws0) is Ws0
+    True
     """
-    ts, Ws, memory = _start(Ws, steps, "velocity")
-    rates, lam = _rates(eta, len(Ws)), _checks.nonnegative("lam", lam)
-    if not _checks.nonnegative("beta", beta) < 1:
-        raise ValueError(f"beta: wanted 0 <= beta < 1, got {beta!r}")
-    velocity = memory.setdefault("velocity", [torch.zeros_like(W) for W in Ws])
-
-    def step(Ws: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        for l, (W, G) in enumerate(zip(Ws, grads, strict=True)):
-            velocity[l] = beta * velocity[l] + G + lam * W
-        return [W - rate * M for rate, W, M in zip(rates, Ws, velocity, strict=True)]
-
-    return _descend(ts, Ws, residual, step, eta=eta, memory=memory)
-
-
-def minibatch_sgd(
-    Ws: Sequence[Tensor] | Iterate,
-    X: Tensor,
-    Y: Tensor,
-    *,
-    eta: float,
-    batch: int,
-    steps: int,
-    generator: torch.Generator | None = None,
-) -> Iterator[Iterate]:
-    r"""Run stochastic gradient descent on :math:`\frac12\|W_{L:1}X - Y\|_F^2`.
-
-    Each step draws ``batch`` of the N samples without replacement and scales their gradient by
-    N / batch, so that it equals the full gradient on average.
-
-    Parameters
-    ----------
-    Ws : sequence of Tensor, or Iterate
-        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed. An
-        iterate of this method goes on from there, digit for digit.
-    X : Tensor, shape (d_x, N)
-        Inputs in columns.
-    Y : Tensor, shape (d_y, N)
-        Labels in columns.
-    eta : float
-        Step size, for a loss that sums over the samples.
-    batch : int
-        Samples a step; N gives `gradient_descent`.
-    steps : int
-        Number of steps from ``t = 0``, the first iterate of the stream unless ``Ws`` is one,
-        to the last.
-    generator : torch.Generator, optional
-        Source of randomness, on the CPU; torch's global one if absent. A run that goes on from
-        an iterate first puts it into the state of that time.
-
-    Yields
-    ------
-    Iterate
-        The loss is that of all samples.
-
-    Raises
-    ------
-    TypeError, ValueError
-        At the call, if an argument is out of range or the shapes do not follow.
-    FloatingPointError
-        While running, if the loss is no longer finite; names the step and ``eta``.
-
-    Examples
-    --------
-    >>> X = Y = torch.eye(2)
-    >>> run = minibatch_sgd([torch.zeros(2, 2)], X, Y, eta=0.5, batch=1, steps=1)
-    >>> list(run)[-1].Ws[0].diagonal().sort().values.tolist()  # one sample, weighted twice
-    [0.0, 1.0]
-    """
-    full = losses.data_residual(X, Y)
-    ts, Ws, memory = _start(Ws, steps, "generator")
-    eta = _checks.positive("eta", eta)
-    N = X.shape[1]
-    if _checks.count("batch", batch, at_least=1) > N:
-        raise ValueError(f"batch: wanted at most N = {N} samples, got {batch}")
-
-    source = torch.default_generator if generator is None else generator
-
-    def step(Ws: list[Tensor], _: list[Tensor]) -> list[Tensor]:
-        drawn = torch.randperm(N, generator=source)[:batch].to(X.device)
-        memory["generator"] = [source.get_state()]
-        part = losses.data_residual(X[:, drawn], Y[:, drawn])
-        grads = dln.gradients(Ws, part).grads
-        return [W - eta * N / batch * G for W, G in zip(Ws, grads, strict=True)]
-
-    def stream() -> Iterator[Iterate]:
-        if memory:  # only now: until the first iterate is asked for nothing happens
-            source.set_state(memory["generator"][0])
-        memory["generator"] = [source.get_state()]
-        yield from _descend(ts, Ws, full, step, eta=eta, memory=memory)
-
-    return stream()
-
-
-def adam(
-    Ws: Sequence[Tensor] | Iterate, residual: dln.Residual, *, eta: float, steps: int
-) -> Iterator[Iterate]:
-    """Run Adam on all layers, with torch's defaults for everything but the step size.
-
-    Parameters
-    ----------
-    Ws : sequence of Tensor, or Iterate
-        Layers at ``t = 0``; ``W_l`` has shape ``(d_l, d_{l-1})``. They are not changed. An
-        iterate of this method goes on from there, digit for digit.
-    residual : callable
-        Takes the end-to-end matrix; returns the loss and its gradient in that matrix.
-    eta : float
-        Step size: roughly how far each entry of each layer moves in one step.
-    steps : int
-        Number of steps from ``t = 0``, the first iterate of the stream unless ``Ws`` is one,
-        to the last.
-
-    Yields
-    ------
-    Iterate
-
-    Raises
-    ------
-    TypeError, ValueError
-        At the call, if an argument is out of range or the shapes of the layers do not follow.
-    FloatingPointError
-        While running, if the loss is no longer finite; names the step and ``eta``.
-
-    References
-    ----------
-    Kingma and Ba (2015), arXiv:1412.6980.
-
-    Examples
-    --------
-    >>> from lop_utils import losses
-    >>> Ws = [torch.tensor([[1.0]]), torch.tensor([[1.0]])]
-    >>> run = adam(Ws, losses.matrix_residual(torch.tensor([[2.0]])), eta=0.1, steps=1)
-    >>> round(list(run)[-1].Ws[0].item(), 6)  # the first step has length eta in each entry
-    1.1
-    """
-    ts, params, memory = _start(Ws, steps, "step", "exp_avg", "exp_avg_sq")
-    eta = _checks.positive("eta", eta)
-    optimiser = torch.optim.Adam(params, lr=eta)
-    memory = memory or {
-        "step": [torch.tensor(0.0, device="cpu") for _ in params],
-        "exp_avg": [torch.zeros_like(W) for W in params],
-        "exp_avg_sq": [torch.zeros_like(W) for W in params],
+    if not Path(file).exists():
+        return Ws0
+    given = _checks.layers("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0, runs=True)
+    content, device = _files.read_torch(file, _FORMAT), given[0].device
+    if len(given) != len(content["start"]):
+        raise ValueError(
+            f"Ws0: wanted {len(content['start'])} layers as in {file}, got {len(given)}"
+        )
+    for l, (W0, start) in enumerate(zip(given, content["start"], strict=True)):
+        _checks.fits(f"Ws0[{l}]", W0, start.shape, f"in {file}", start.to(device))
+        # Not to the last digit: the same seed gives others on another machine.
+        if torch.linalg.norm(W0 - start.to(device)) > torch.finfo(W0.dtype).eps ** 0.5 * W0.norm():
+            raise ValueError(
+                f"Ws0[{l}]: wanted the layer from which the run in {file} started, got another; "
+                "without that file a new run starts"
+            )
+    last = Iterate(*(content[field] for field in Iterate._fields))
+    # What is shaped as a layer lives where the layer lives; steps and generators on the CPU.
+    memory = {
+        name: [A.to(device) if A.ndim >= 2 else A for A in As] for name, As in last.memory.items()
     }
-    for l, W in enumerate(params):  # the optimiser changes these tensors in place
-        optimiser.state[W] = {name: As[l] for name, As in memory.items()}
+    return last._replace(
+        Ws=[W.to(device) for W in last.Ws], loss=last.loss.to(device), memory=memory
+    )
 
-    def step(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        for W, G in zip(params, grads, strict=True):
-            W.grad = G
-        optimiser.step()
-        return params
 
-    return _descend(ts, params, residual, step, eta=eta, memory=memory)
+_Rows = list[tuple[Tensor, ...]]
+
+
+def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[str, Tensor]:
+    if not rows:
+        return before
+    new = dict(zip(["t", *names], map(torch.stack, zip(*rows, strict=True)), strict=True))
+    return {
+        name: torch.cat([before[name].to(A.device), A]) if before else A for name, A in new.items()
+    }
+
+
+def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept) -> Iterator:
+    """Drop the first iterate, which is the last one of the file, or refuse to go on."""
+    for what, wanted in kept.items():
+        if content[what] != wanted:
+            raise ValueError(
+                f"file: wanted a run recorded with {what} = {wanted}, got {file} with "
+                f"{content[what]}"
+            )
+    iterates = iter(iterates)
+    for first in iterates:
+        here, there = ([W.cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
+        same = len(here) == len(there) and all(map(torch.equal, here, there))
+        if first.t != content["t"] or not same:
+            raise ValueError(
+                f"iterates: wanted the run to go on at t = {content['t']} with the layers that "
+                f"{file} holds, got t = {first.t}{'' if same else ' with others'}; start it from "
+                f"resume({str(file)!r}, Ws0)"
+            )
+        break
+    yield from iterates
+
+
+def record(
+    iterates: Iterable[Iterate],
+    *,
+    every: int = 1,
+    file: str | Path | None = None,
+    save_every: float = 60.0,
+    **measures: Callable[[Iterate], Tensor | float],
+) -> dict[str, Tensor]:
+    """Return what was measured of a run, stacked; no iterate is kept.
+
+    With a ``file``, what has been measured and the last iterate are kept there, so that a run
+    started from `resume` goes on after an interruption; the result is that of a run without
+    one. A run that had ended gives its result at once, and goes on if ``steps`` has grown.
+
+    Parameters
+    ----------
+    iterates : iterable of Iterate
+        A run. A progress bar goes around it, ``tqdm(run, total=steps + 1)``; of a run that may
+        go on, ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
+    every : int
+        Measure when ``t`` is a multiple of it.
+    file : str or Path, optional
+        Where to keep the run: at its first iterate, then every ``save_every`` seconds, and
+        when it ends or is interrupted, by whatever exception.
+    save_every : float
+        Seconds between two writings of ``file``.
+    **measures : callable
+        Each takes an iterate, which it does not change, and returns a number or a tensor of a
+        fixed shape.
+
+    Returns
+    -------
+    dict of Tensor
+        ``t``, shape (T,), and under each measure's name its values, shape (T, ...).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``every < 1``, ``save_every < 0``, a measure is called ``t``, or the run held nothing
+        to measure; with a file also if it is damaged or belongs to another run.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> run = train([[[1.0]]], lambda Ws: (Ws[0].sum(), Ws), eta=0.5, steps=4)
+    >>> record(run, every=2, loss=lambda it: it.loss)["loss"]
+    tensor([1.0000, 0.2500, 0.0625], dtype=torch.float64)
+    """
+    every = _checks.count("every", every, at_least=1)
+    save_every = _checks.nonnegative("save_every", save_every)
+    if "t" in measures:
+        raise ValueError("measures: wanted any name but t, which holds the step, got t")
+    names, before, start = list(measures), {}, None
+    if file is not None and Path(file).exists():
+        content = _files.read_torch(file, _FORMAT)
+        before, start = content["record"], content["start"]
+        iterates = _goes_on(iterates, content, file, measures=names, every=every)
+
+    rows: _Rows = []
+    # The last iterate that was dealt with, and how many rows there were then: one name, so that
+    # no interruption comes between the two.
+    done: tuple[Iterate | None, int] = None, 0
+
+    def keep() -> None:
+        last, count = done
+        if file is None or last is None:
+            return
+        found = _joined(before, names, rows[:count])
+        more = dict(format=_FORMAT, measures=names, every=every, record=found, start=start)
+        _files.write_whole(Path(file), partial(torch.save, last._asdict() | more))
+
+    due = float("-inf")  # a file that cannot be written is better known at once
+    try:
+        for iterate in iterates:
+            if iterate.t % every == 0:
+                values = [_value(measure(iterate)) for measure in measures.values()]
+                rows.append((torch.tensor(iterate.t), *values))
+            if start is None and file is not None:
+                start = [W.clone() for W in iterate.Ws]
+            done = iterate, len(rows)
+            if file is not None and time.monotonic() >= due:
+                keep()
+                due = time.monotonic() + save_every
+    finally:
+        keep()
+    if found := _joined(before, names, rows):
+        return found
+    raise ValueError("iterates: wanted at least one, got none")
+
+
+def _value(measured: Tensor | float) -> Tensor:
+    # torch would round a Python float to float32.
+    return torch.as_tensor(measured, dtype=torch.float64 if isinstance(measured, float) else None)

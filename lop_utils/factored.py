@@ -1,9 +1,11 @@
-r"""Losses that look at a part of a matrix, computed without ever forming the whole.
+r"""Losses over observed entries that never form the matrix.
 
-A *factored residual* takes the end-to-end matrix as a product :math:`W = PQ` of a tall and a wide
-factor and returns the loss with what a gradient needs of :math:`R = \nabla\ell(W)`: the two
-contractions :math:`R Q^\top` and :math:`P^\top R`. Where R lives on observed entries only, both
-cost O(\|Omega\| k) and nothing of size d x d exists.
+Of :math:`\frac12\|\Omega\odot(PQ - \Phi)\|_F^2` a step needs, with the residual
+:math:`R = \Omega\odot(PQ - \Phi)`, only the gradients :math:`RQ^\top` in the tall factor P and
+:math:`P^\top R` in the wide factor Q: O(\|\Omega\| k), and nothing of size d x d. Each form here
+is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k), that differs from
+the others in cost alone; `of_factors` makes one of a deeper network out of it. ``seen`` is an
+`observed.ObservedEntries`.
 """
 
 import functools
@@ -13,88 +15,135 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln
-from lop_utils.sampling import Observations, entries
+from lop_utils import _checks
+from lop_utils.losses import Loss, ValueAndGradients, _tensors, of_product
+from lop_utils.observed import ObservedEntries, product_entries
 
 __all__ = [
-    "FactoredResidual",
-    "contracted_gradients",
-    "dense_residual",
-    "fastest_residual",
-    "gathered_residual",
-    "sampled_residual",
-    "tiled_residual",
+    "dense_loss",
+    "fastest_loss",
+    "gathered_loss",
+    "of_factors",
+    "sampled_loss",
+    "tiled_loss",
 ]
-
-FactoredResidual = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""P (d_y, k) and Q (k, d_x) in; loss, R Q^T (d_y, k) and P^T R (k, d_x) out."""
 
 _Entries = Callable[[Tensor, Tensor], Tensor]
 _TILE = 2**19  # numbers of a tile of rows, 4 MB in double precision: it stays in the cache
 
 
-def _check(obs: Observations, P: Tensor, Q: Tensor) -> None:
-    k = P.shape[-1]
-    _checks.fits("P", P, (obs.shape[0], k), "values", obs.values)
-    _checks.fits("Q", Q, (k, obs.shape[1]), "values", obs.values)
+def of_factors(two_layers: Loss) -> Loss:
+    r"""Return a loss of two factors as one of any number of layers.
 
-
-def dense_residual(obs: Observations) -> FactoredResidual:
-    r"""Return the residual of :math:`\frac12\|\Omega\odot(PQ - \Phi)\|_F^2`, the obvious way.
-
-    The product is formed in full, masked, and multiplied by both factors: the form to check the
-    others against, and the fastest where most entries are observed.
+    With the inner product :math:`C = W_{L-1} \cdots W_2`, it is that of :math:`P = W_L` and
+    :math:`Q = C W_1`. Then :math:`\nabla_L = R Q^\top`, :math:`\nabla_1 = C^\top P^\top R`, and
+    the inner layers are those of a k x k network whose gradient is :math:`P^\top R W_1^\top`: every
+    product but the two factors' own costs O(d k^2) or less.
 
     Parameters
     ----------
-    obs : Observations
-        From `sampling.observe`.
+    two_layers : callable
+        A loss of ``[Q, P]``.
 
     Returns
     -------
     callable
-        A `FactoredResidual`.
+        A `losses.Loss` of ``(k, d_x)``, ``(k, k)`` any number of times, ``(d_y, k)``.
 
     Raises
     ------
     TypeError, ValueError
-        From the residual, if ``P`` or ``Q`` does not fit.
+        From the loss, if shapes of layers do not follow, or there are fewer than two.
 
     Examples
     --------
-    >>> from lop_utils.sampling import observe
-    >>> P, Q = torch.ones(2, 1), torch.ones(1, 3)
-    >>> loss, RQt, PtR = dense_residual(observe([0], [2], [3.0], (2, 3)))(P, Q)
-    >>> loss.item(), RQt.tolist(), PtR.tolist()
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> loss = of_factors(dense_loss(seen))
+    >>> loss([[[1.0, 1.0, 1.0]], [[1.0]], [[1.0], [1.0]]]).grads[0].tolist()
+    [[0.0, 0.0, -2.0]]
+    """
+
+    def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        Ws = _tensors(Ws)
+        if len(Ws) < 2:
+            raise ValueError(f"Ws: wanted L >= 2 layers, got {len(Ws)}")
+        first, *inner, last = Ws
+        if not inner:
+            return two_layers([first, last])
+        outer: list[Tensor] = []
+
+        def small(C: Tensor) -> tuple[Tensor, Tensor]:
+            value, (PtR, RQt) = two_layers([C @ first, last])
+            PtR = PtR.contiguous()  # a product with two transposed thin matrices takes four times
+            outer.extend((C.T @ PtR, RQt))
+            return value, PtR @ first.T
+
+        value, grads = of_product(small)(inner)
+        return ValueAndGradients(value, [outer[0], *grads, outer[1]])
+
+    return loss
+
+
+def _factors(seen: ObservedEntries, Ws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return P and Q of the two layers, if they fit."""
+    if len(Ws) != 2:
+        raise ValueError(f"Ws: wanted two factors [Q, P], got {len(Ws)}; see of_factors")
+    Q, P = (_checks.tensor(name, W) for name, W in zip("QP", Ws, strict=True))
+    k = P.shape[-1]
+    _checks.fits("P", P, (seen.shape[0], k), "values", seen.values)
+    _checks.fits("Q", Q, (k, seen.shape[1]), "values", seen.values)
+    return P, Q
+
+
+def dense_loss(seen: ObservedEntries) -> Loss:
+    r"""Return the loss in the obvious way: the product in full, masked.
+
+    The form to check the others against, and the fastest where most entries are observed.
+
+    Parameters
+    ----------
+    seen : ObservedEntries
+        The sample.
+
+    Returns
+    -------
+    callable
+        A loss of ``[Q, P]``.
+
+    Examples
+    --------
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> value, (in_Q, in_P) = dense_loss(seen)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]])
+    >>> value.item(), in_P.tolist(), in_Q.tolist()
     (2.0, [[-2.0], [0.0]], [[0.0, 0.0, -2.0]])
     """
-    (d_y, d_x), values = obs.shape, obs.values
-    Omega, seen = values.new_zeros(obs.shape), values.new_zeros(obs.shape)
-    Omega[obs.rows, obs.cols] = 1
-    seen[obs.rows, obs.cols] = values
+    (d_y, d_x), values = seen.shape, seen.values
+    Omega, wanted = values.new_zeros(seen.shape), values.new_zeros(seen.shape)
+    Omega[seen.rows, seen.cols] = 1
+    wanted[seen.rows, seen.cols] = values
     # Block by block: what has just been multiplied is still in the cache.
-    height = d_y if values.is_cuda else _height(obs)
+    height = d_y if values.is_cuda else _height(seen)
     memory = values.new_empty(height, d_x)
     blocks = [
-        (slice(top, top + height), seen[top : top + height], Omega[top : top + height])
+        (slice(top, top + height), wanted[top : top + height], Omega[top : top + height])
         for top in range(0, d_y, height)
     ]
 
-    def residual(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _check(obs, P, Q)
-        loss, QRt, PtR = P.new_zeros(()), [], torch.zeros_like(Q)
-        for rows, wanted, mask in blocks:
-            R = torch.mm(P[rows], Q, out=memory[: len(mask)]).sub_(wanted).mul_(mask)
-            loss += torch.dot(R.view(-1), R.view(-1))
+    def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        P, Q = _factors(seen, Ws)
+        value, QRt, PtR = P.new_zeros(()), [], torch.zeros_like(Q)
+        for rows, Y, mask in blocks:
+            R = torch.mm(P[rows], Q, out=memory[: len(mask)]).sub_(Y).mul_(mask)
+            value += torch.dot(R.view(-1), R.view(-1))
             QRt.append(Q @ R.T)  # half as long as R Q^T where k is small
             PtR.addmm_(P[rows].T, R)
-        return 0.5 * loss, torch.cat(QRt, 1).T, PtR
+        return ValueAndGradients(0.5 * value, [PtR, torch.cat(QRt, 1).T])
 
-    return residual
+    return loss
 
 
-def _height(obs: Observations) -> int:
-    d_y, d_x = obs.shape
+def _height(seen: ObservedEntries) -> int:
+    d_y, d_x = seen.shape
     return max(1, min(d_y, _TILE // d_x))
 
 
@@ -122,13 +171,13 @@ def _pointers(sorted_indices: Tensor, size: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _on_entries(obs: Observations, entries_of: _Entries, *, mkl: bool) -> FactoredResidual:
-    n, (d_y, d_x) = len(obs.values), obs.shape
+def _on_entries(seen: ObservedEntries, entries_of: _Entries, *, mkl: bool) -> Loss:
+    n, (d_y, d_x) = len(seen.values), seen.shape
     index = torch.int32 if max(n, d_y, d_x) < 2**31 else torch.int64
-    crow, col = _pointers(obs.rows, d_y).to(index), obs.cols.to(index)
+    crow, col = _pointers(seen.rows, d_y).to(index), seen.cols.to(index)
     # The transposed matrix is kept as well: a CSR matrix multiplies well from one side only.
-    turn = torch.argsort(obs.cols, stable=True)
-    ccol, row = _pointers(obs.cols, d_x).to(index), obs.rows[turn].to(index)
+    turn = torch.argsort(seen.cols, stable=True)
+    ccol, row = _pointers(seen.cols, d_x).to(index), seen.rows[turn].to(index)
     turn = turn.to(index)
 
     def times(crow, col, values, dense, rows):
@@ -137,57 +186,40 @@ def _on_entries(obs: Observations, entries_of: _Entries, *, mkl: bool) -> Factor
             return _csr(crow, col, values, (rows, dense.shape[0])) @ dense
         return _summed(crow, col, values, dense)
 
-    R, turned = torch.empty_like(obs.values), torch.empty_like(obs.values)
+    R, turned = torch.empty_like(seen.values), torch.empty_like(seen.values)
 
-    def residual(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _check(obs, P, Q)
-        torch.sub(entries_of(P, Q), obs.values, out=R)
+    def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        P, Q = _factors(seen, Ws)
+        torch.sub(entries_of(P, Q), seen.values, out=R)
         RQt = times(crow, col, R, Q.T, d_y)
         RtP = times(ccol, row, torch.index_select(R, 0, turn, out=turned), P, d_x)
-        return 0.5 * torch.dot(R, R), RQt, RtP.T
+        return ValueAndGradients(0.5 * torch.dot(R, R), [RtP.T, RQt])
 
-    return residual
+    return loss
 
 
 def _has_csr(values: Tensor) -> bool:
     return values.is_cuda or torch.backends.mkl.is_available()
 
 
-def tiled_residual(obs: Observations) -> FactoredResidual:
-    r"""Return the same residual: the product tile by tile, of which the sample is kept.
+def tiled_loss(seen: ObservedEntries) -> Loss:
+    r"""Return the loss by the product tile by tile, of which the sample is kept.
 
     A few rows of :math:`PQ` at a time are multiplied out and the observed entries picked from
     them. Multiplying is so much quicker than picking that this wins down to about a tenth
-    observed, and no more than a tile is ever held.
-
-    Parameters
-    ----------
-    obs : Observations
-        From `sampling.observe`.
-
-    Returns
-    -------
-    callable
-        A `FactoredResidual`.
-
-    Examples
-    --------
-    >>> from lop_utils.sampling import observe
-    >>> P, Q = torch.ones(2, 1), torch.ones(1, 3)
-    >>> tiled_residual(observe([0], [2], [3.0], (2, 3)))(P, Q)[0].item()
-    2.0
+    observed, and no more than a tile is ever held. Arguments and result are those of `dense_loss`.
     """
-    d_y, d_x = obs.shape
-    height = _height(obs)
-    cuts = torch.searchsorted(obs.rows, torch.arange(0, d_y + height, height).to(obs.rows))
+    d_y, d_x = seen.shape
+    height = _height(seen)
+    cuts = torch.searchsorted(seen.rows, torch.arange(0, d_y + height, height).to(seen.rows))
     tiles = []
     for i, (start, end) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
         top = i * height
-        place = (obs.rows[start:end] - top) * d_x + obs.cols[start:end]
+        place = (seen.rows[start:end] - top) * d_x + seen.cols[start:end]
         tiles.append((top, min(top + height, d_y), start, end, place.int()))
-    tile = obs.values.new_empty(height, d_x)
+    tile = seen.values.new_empty(height, d_x)
 
-    out = torch.empty_like(obs.values)
+    out = torch.empty_like(seen.values)
 
     def entries_of(P: Tensor, Q: Tensor) -> Tensor:
         for top, bottom, start, end, place in tiles:
@@ -195,96 +227,64 @@ def tiled_residual(obs: Observations) -> FactoredResidual:
             torch.index_select(product.view(-1), 0, place, out=out[start:end])
         return out
 
-    return _on_entries(obs, entries_of, mkl=_has_csr(obs.values))
+    return _on_entries(seen, entries_of, mkl=_has_csr(seen.values))
 
 
-def gathered_residual(obs: Observations, *, mkl: bool | None = None) -> FactoredResidual:
-    r"""Return the same residual, each observed entry from one row of P and one column of Q.
+def gathered_loss(seen: ObservedEntries, *, mkl: bool | None = None) -> Loss:
+    r"""Return the loss with each observed entry from one row of P and one column of Q.
 
-    Parameters
-    ----------
-    obs : Observations
-        From `sampling.observe`.
-    mkl : bool, optional
-        Whether this torch multiplies CSR matrices, which on a CPU asks for MKL; found out by
-        itself. Without, rows are summed by ``embedding_bag``.
-
-    Returns
-    -------
-    callable
-        A `FactoredResidual`.
-
-    Examples
-    --------
-    >>> from lop_utils.sampling import observe
-    >>> P, Q = torch.ones(2, 1), torch.ones(1, 3)
-    >>> gathered_residual(observe([0], [2], [3.0], (2, 3)), mkl=False)(P, Q)[0].item()
-    2.0
+    Arguments and result are those of `dense_loss`; ``mkl`` says whether this torch multiplies CSR
+    matrices, which on a CPU asks for MKL; it is found out by itself. Without, rows are summed by
+    ``embedding_bag``.
     """
-    rows, cols = obs.rows.int(), obs.cols.int()
+    rows, cols = seen.rows.int(), seen.cols.int()
     workspaces: dict[int, dict] = {}
 
     def entries_of(P: Tensor, Q: Tensor) -> Tensor:
         workspace = workspaces.setdefault(P.shape[1], {})
-        return entries(P, Q, rows, cols, workspace=workspace)
+        return product_entries(P, Q, rows, cols, workspace=workspace)
 
-    return _on_entries(obs, entries_of, mkl=_has_csr(obs.values) if mkl is None else mkl)
+    return _on_entries(seen, entries_of, mkl=_has_csr(seen.values) if mkl is None else mkl)
 
 
-def sampled_residual(obs: Observations) -> FactoredResidual:
-    r"""Return the same residual, each observed entry as a dot product of its own.
+def sampled_loss(seen: ObservedEntries) -> Loss:
+    r"""Return the loss with each observed entry as a dot product of its own.
 
     Nothing is gathered first, so that the cost grows slowly with k, and this wins where k is
     large. On a GPU ``torch.sparse.sampled_addmm`` does it. On a CPU that takes twice as long as
     the kernel by which ``embedding_bag`` differentiates its weights, the same dot products.
-
-    Parameters
-    ----------
-    obs : Observations
-        From `sampling.observe`.
-
-    Returns
-    -------
-    callable
-        A `FactoredResidual`.
-
-    Examples
-    --------
-    >>> from lop_utils.sampling import observe
-    >>> P, Q = torch.ones(2, 1), torch.ones(1, 3)
-    >>> sampled_residual(observe([0], [2], [3.0], (2, 3)))(P, Q)[0].item()
-    2.0
+    Arguments and result are those of `dense_loss`.
     """
-    crow, col = _pointers(obs.rows, obs.shape[0]).int(), obs.cols.int()
-    if obs.values.is_cuda:
-        pattern = _csr(crow, col, torch.zeros_like(obs.values), obs.shape)
+    crow, col = _pointers(seen.rows, seen.shape[0]).int(), seen.cols.int()
+    if seen.values.is_cuda:
+        pattern = _csr(crow, col, torch.zeros_like(seen.values), seen.shape)
 
         def entries_of(P: Tensor, Q: Tensor) -> Tensor:
             return torch.sparse.sampled_addmm(pattern, P, Q, beta=0.0).values()
 
     else:
-        row, dots = obs.rows.int(), torch.ops.aten._embedding_bag_per_sample_weights_backward
+        row, dots = seen.rows.int(), torch.ops.aten._embedding_bag_per_sample_weights_backward
 
         def entries_of(P: Tensor, Q: Tensor) -> Tensor:
             return dots(P.contiguous(), Q.T.contiguous(), col, crow[:-1], row, 0)
 
-    return _on_entries(obs, entries_of, mkl=_has_csr(obs.values))
+    return _on_entries(seen, entries_of, mkl=_has_csr(seen.values))
 
 
-def fastest_residual(obs: Observations, k: int) -> FactoredResidual:
-    """Choose among the forms by the share observed and the width.
+def fastest_loss(seen: ObservedEntries, k: int) -> Loss:
+    """Return the form that is fastest for the share observed and the width.
 
     Parameters
     ----------
-    obs : Observations
-        From `sampling.observe`.
+    seen : ObservedEntries
+        The sample.
     k : int
         Width of the factors.
 
     Returns
     -------
     callable
-        A `FactoredResidual`; all forms agree to rounding.
+        A loss of ``[Q, P]``; all forms agree to rounding.
 
     Raises
     ------
@@ -293,68 +293,14 @@ def fastest_residual(obs: Observations, k: int) -> FactoredResidual:
 
     Examples
     --------
-    >>> from lop_utils.sampling import observe
-    >>> seen = observe([0], [2], [3.0], (2, 3))
-    >>> fastest_residual(seen, k=1)(torch.ones(2, 1), torch.ones(1, 3))[0].item()
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> fastest_loss(seen, k=1)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
     2.0
     """
     k = _checks.count("k", k, at_least=1)
     # Where the measured curves cross for k from 6 to 40, on one thread and on two.
-    if obs.fraction > 0.25:
-        return dense_residual(obs)
-    if obs.fraction > 0.1:
-        return tiled_residual(obs)
-    return sampled_residual(obs) if k >= 8 else gathered_residual(obs)
-
-
-def contracted_gradients(Ws: Sequence[Tensor], residual: FactoredResidual) -> dln.LossAndGradients:
-    r"""Differentiate a loss of the end-to-end matrix through its two outermost layers.
-
-    With the inner product :math:`C = W_{L-1} \cdots W_2`, the residual sees :math:`P = W_L` and
-    :math:`Q = C W_1` and gives :math:`R Q^\top` and :math:`P^\top R`. Then
-    :math:`\nabla_L = R Q^\top`, :math:`\nabla_1 = C^\top P^\top R`, and the inner layers are
-    those of a k x k network whose residual is :math:`P^\top R W_1^\top`: every product but the
-    residual's own costs O(d k^2) or less.
-
-    Parameters
-    ----------
-    Ws : sequence of Tensor
-        Layers, L >= 2: ``(k, d_x)``, ``(k, k)`` any number of times, ``(d_y, k)``.
-    residual : callable
-        A `FactoredResidual`.
-
-    Returns
-    -------
-    LossAndGradients
-        As `dln.gradients` with the residual that it stands for, to rounding.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the shapes of the layers do not follow, or there are fewer than two.
-
-    Examples
-    --------
-    >>> from lop_utils.sampling import observe
-    >>> Ws = [torch.ones(1, 3), torch.ones(2, 1)]
-    >>> residual = dense_residual(observe([0], [2], [3.0], (2, 3)))
-    >>> contracted_gradients(Ws, residual).grads[0].tolist()
-    [[0.0, 0.0, -2.0]]
-    """
-    Ws = _checks.chain("Ws", Ws)
-    if len(Ws) < 2:
-        raise ValueError(f"Ws: wanted L >= 2 layers, got {len(Ws)}")
-    first, *inner, last = Ws
-    if not inner:
-        loss, RQt, PtR = residual(last, first)
-        return dln.LossAndGradients(loss, [PtR, RQt])
-    found = []
-
-    def small(C: Tensor) -> tuple[Tensor, Tensor]:
-        loss, RQt, PtR = residual(last, C @ first)
-        PtR = PtR.contiguous()  # a product with two transposed thin matrices takes four times
-        found.extend((RQt, C.T @ PtR))
-        return loss, PtR @ first.T
-
-    loss, grads = dln.gradients(inner, small)
-    return dln.LossAndGradients(loss, [found[1], *grads, found[0]])
+    if seen.p > 0.25:
+        return dense_loss(seen)
+    if seen.p > 0.1:
+        return tiled_loss(seen)
+    return sampled_loss(seen) if k >= 8 else gathered_loss(seen)

@@ -1,7 +1,13 @@
 r"""How tightly a layer packs its classes, and how far apart: scatter, compression, separation.
 
 Features are columns: ``Z`` has shape (..., d, N), and leading axes are layers, seeds or whole
-networks that are measured at once. ``y`` holds the class of each column.
+networks that are measured at once. ``y``, of shape (N,), holds the class of each column, 0 to
+K - 1; each class has a sample, and metrics need K >= 2. Class k has the mean :math:`\mu_k` of
+:math:`n_k` samples. Half precision is accumulated in float32. `class_means` and `scatter` have
+the scale of the features; the metrics do not depend on it, however large or small.
+
+The metrics are those of Wang et al. (2025), arXiv:2311.02960, and of the talk of Qu (2023) on
+arXiv:2306.01154.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +26,23 @@ __all__ = [
     "compression_metric",
     "discrimination_metric",
     "geometric_fit",
-    "over_layers",
+    "layerwise",
     "scatter",
 ]
 
 
+def _scale(A: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Return a power of two near the largest magnitude: to divide by it rounds nothing."""
+    peak = torch.linalg.vector_norm(A.detach(), torch.inf, dim=dim, keepdim=True)
+    return torch.where(peak > 0, peak / (2 * torch.frexp(peak).mantissa), 1)
+
+
 def class_means(Z: Tensor, y: Tensor) -> Tensor:
-    r"""Average the samples of each class: :math:`\mu_k = \frac{1}{n_k}\sum_{y_i = k} z_i`.
+    r"""Return the mean of each class: :math:`\mu_k = \frac{1}{n_k}\sum_{y_i = k} z_i`.
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
 
     Returns
     -------
@@ -42,14 +51,14 @@ def class_means(Z: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, or the labels do not fit.
 
     Examples
     --------
     >>> class_means(torch.tensor([[1.0, 3.0, 5.0]]), torch.tensor([0, 0, 1]))
     tensor([[2., 5.]])
     """
-    members, sizes = _checks.one_hot_classes(Z, y)
+    Z = _checks.features("Z", Z)
+    members, sizes = _checks.classes(Z, y)
     return Z @ (members / sizes)
 
 
@@ -74,10 +83,7 @@ def scatter(Z: Tensor, y: Tensor) -> Scatter:
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
 
     Returns
     -------
@@ -86,36 +92,31 @@ def scatter(Z: Tensor, y: Tensor) -> Scatter:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, or the labels do not fit.
 
     Examples
     --------
-    >>> Z, y = torch.tensor([[0.0, 2.0, 9.0, 9.0]]), torch.tensor([0, 0, 1, 1])
-    >>> within, between = scatter(Z, y)
+    >>> within, between = scatter(torch.tensor([[0.0, 2.0, 9.0, 9.0]]), torch.tensor([0, 0, 1, 1]))
     >>> within.item(), between.item()  # means 1 and 9 around 5
     (0.5, 16.0)
     """
-    members, sizes = _checks.one_hot_classes(Z, y)
-    means = Z @ (members / sizes)
-    within = (Z - means @ members.T).square().sum((-2, -1)) / len(y)
-    shares = sizes / len(y)
+    Z = _checks.features("Z", Z)
+    members, sizes = _checks.classes(Z, y)
+    means, shares = Z @ (members / sizes), sizes / Z.shape[-1]
+    within = (Z - means @ members.T).square().sum((-2, -1)) / Z.shape[-1]
     centred = means - (means @ shares)[..., None]
-    return Scatter(within, (centred.square().sum(-2) @ shares))
+    return Scatter(within, centred.square().sum(-2) @ shares)
 
 
 def compression_metric(Z: Tensor, y: Tensor) -> Tensor:
     r"""Return :math:`C = \operatorname{tr}\Sigma_W / \operatorname{tr}\Sigma_B`.
 
     Small when each class has shrunk towards its mean compared with how far the means are from
-    one another. Rotations, shifts and a common scale do not change it.
+    one another; Wang et al. say C_l, the talk D_l. Rotations, shifts and a common scale do not
+    change it. How classes of different size count is said in `scatter`.
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1, K >= 2; each class has a sample. How classes of
-        different size count is said in `scatter`.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
 
     Returns
     -------
@@ -125,33 +126,32 @@ def compression_metric(Z: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, the labels do not fit, or K < 2.
-
-    References
-    ----------
-    Wang et al. (2025), arXiv:2311.02960, who call it C_l; the talk of Qu (2023) says D_l.
 
     Examples
     --------
-    >>> Z, y = torch.tensor([[0.0, 2.0, 9.0, 9.0]]), torch.tensor([0, 0, 1, 1])
-    >>> compression_metric(Z, y).item()
+    >>> compression_metric([[0.0, 2.0, 9.0, 9.0]], [0, 0, 1, 1]).item()
     0.03125
     """
-    _checks.one_hot_classes(Z, y, at_least=2)
-    within, between = scatter(Z, y)
+    Z = _checks.features("Z", Z)
+    _checks.classes(Z, y, at_least=2)
+    within, between = scatter(Z / _scale(Z), y)
     return within / between
 
 
-def _largest_cosine(means: Tensor, *, absolute: bool) -> Tensor:
+def _means(Z: Tensor, y: Tensor) -> Tensor:
+    Z = _checks.features("Z", Z)
+    _checks.classes(Z, y, at_least=2)
+    return class_means(Z / _scale(Z), y)
+
+
+def _cosines(means: Tensor) -> Tensor:
+    means = means / _scale(means, -2)
     lengths = torch.linalg.norm(means, dim=-2, keepdim=True)
     if not lengths.all():
         raise ValueError("Z: wanted class means other than zero, got a zero mean")
     unit = means / lengths
-    cosines = unit.mT @ unit
-    cosines = cosines.abs() if absolute else cosines
-    K = cosines.shape[-1]
-    apart = torch.eye(K, dtype=torch.bool, device=cosines.device)
-    return cosines.masked_fill(apart, -torch.inf).amax((-2, -1))
+    itself = torch.eye(unit.shape[-1], dtype=torch.bool, device=unit.device)
+    return (unit.mT @ unit).masked_fill(itself, -torch.inf)
 
 
 def discrimination_metric(Z: Tensor, y: Tensor) -> Tensor:
@@ -163,10 +163,8 @@ def discrimination_metric(Z: Tensor, y: Tensor) -> Tensor:
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
+        No class mean is zero.
 
     Returns
     -------
@@ -176,20 +174,13 @@ def discrimination_metric(Z: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, the labels do not fit, K < 2, or a class mean
-        is zero.
-
-    References
-    ----------
-    Wang et al. (2025), arXiv:2311.02960.
 
     Examples
     --------
     >>> discrimination_metric(torch.eye(2), torch.tensor([0, 1])).item()
     1.0
     """
-    _checks.one_hot_classes(Z, y, at_least=2)
-    return 1 - _largest_cosine(class_means(Z, y), absolute=False)
+    return 1 - _cosines(_means(Z, y)).amax((-2, -1))
 
 
 def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
@@ -200,10 +191,8 @@ def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
+        No centred mean is zero.
 
     Returns
     -------
@@ -213,35 +202,29 @@ def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, the labels do not fit, K < 2, or a centred
-        mean is zero.
-
-    References
-    ----------
-    Qu (2023), the talk on arXiv:2306.01154, as S_l.
 
     Examples
     --------
     >>> round(centred_separation(torch.eye(3), torch.tensor([0, 1, 2])).item(), 6)
     0.5
     """
-    _checks.one_hot_classes(Z, y, at_least=2)
-    means = class_means(Z, y)
-    return 1 - _largest_cosine(means - means.mean(-1, keepdim=True), absolute=True)
+    means = _means(Z, y)
+    cosines = _cosines(means - means.mean(-1, keepdim=True))
+    return 1 - torch.where(cosines.isinf(), 0, cosines.abs()).amax((-2, -1))
 
 
-def over_layers(
+def layerwise(
     metric: Callable[[Tensor, Tensor], Tensor], outputs: Sequence[Tensor], y: Tensor
 ) -> Tensor:
-    """Measure the features of every layer, whose widths may differ.
+    """Return a metric of the features of every layer, whose widths may differ.
 
     Parameters
     ----------
     metric : callable
         Takes features (..., d, N) and labels, such as `compression_metric`.
     outputs : sequence of Tensor, shape (d_l, N) or (..., d_l, N) each
-        Features layer by layer, as `dln.layer_outputs` and `networks.forward` return them. The
-        input, which all runs share, may lack their axis.
+        Features layer by layer, as `networks.forward` returns them. The input, which all runs
+        share, may lack their axis.
     y : Tensor of int, shape (N,)
         Class of each column.
 
@@ -252,15 +235,14 @@ def over_layers(
     Raises
     ------
     TypeError, ValueError
-        What the metric raises; ``ValueError`` if there is no layer.
 
     Examples
     --------
     >>> Z, y = torch.tensor([[0.0, 2.0, 9.0, 9.0]]), torch.tensor([0, 0, 1, 1])
-    >>> over_layers(compression_metric, [Z, 3 * Z, torch.stack([Z, Z**2])], y).shape
+    >>> layerwise(compression_metric, [Z, 3 * Z, torch.stack([Z, Z**2])], y).shape
     torch.Size([2, 3])
     """
-    if not outputs:
+    if not len(outputs):
         raise ValueError("outputs: wanted at least one layer, got none")
     return torch.stack(torch.broadcast_tensors(*(metric(Z, y) for Z in outputs)), -1)
 
@@ -275,7 +257,7 @@ class Decay(NamedTuple):
 
 
 def geometric_fit(values: Tensor) -> Decay:
-    r"""Fit :math:`c\,q^l` to a sequence by least squares on its logarithms.
+    r"""Return the :math:`c\,q^l` that fits a sequence, by least squares on its logarithms.
 
     Parameters
     ----------
@@ -290,7 +272,6 @@ def geometric_fit(values: Tensor) -> Decay:
     Raises
     ------
     TypeError, ValueError
-        If a number is not positive and finite, or there are fewer than three.
 
     Examples
     --------
@@ -298,14 +279,12 @@ def geometric_fit(values: Tensor) -> Decay:
     >>> round(ratio.item(), 6), round(r2.item(), 6)
     (0.5, 1.0)
     """
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        kind = getattr(values, "dtype", type(values).__name__)
-        raise TypeError(f"values: wanted a floating-point tensor, got {kind}")
-    if values.ndim < 1 or values.shape[-1] < 3:
-        raise ValueError(f"values: wanted at least three numbers, got shape {tuple(values.shape)}")
-    if not ((values > 0) & values.isfinite()).all():
-        raise ValueError("values: wanted positive finite numbers, got others")
+    values = _checks.numbers("values", values)
     n = values.shape[-1]
+    if n < 3:
+        raise ValueError(f"values: wanted at least three numbers, got shape {tuple(values.shape)}")
+    if not (values > 0).all():
+        raise ValueError(f"values: wanted positive numbers, got {values.min().item()}")
     l = torch.arange(n, dtype=values.dtype, device=values.device) - (n - 1) / 2
     heights = values.log() - values.log().mean(-1, keepdim=True)
     slope = heights @ l / (l @ l)

@@ -6,23 +6,22 @@ import tarfile
 import textwrap
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lop_utils import downloads
+from lop_utils import _checks, _files
 
 __all__ = ["NAMES", "Images", "fetch_images", "load_images"]
 
 NAMES = ("digits", "mnist", "fashion_mnist", "usps", "cifar10")
 
 
-class Images(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Images:
     """Images as columns, with their labels."""
 
     X: Tensor
@@ -36,20 +35,20 @@ class Images(NamedTuple):
     name: str
     """Which set it is."""
 
+    def __repr__(self) -> str:
+        """Return name and sizes."""
+        return f"Images({self.name}, {len(self.y)} of {' x '.join(map(str, self.shape))})"
 
-# The published formats. Each function returns the arrays of one file in the order of _ARRAYS.
+
+# The published formats, whose content the checksums vouch for
 
 
 def _idx(path: Path) -> list[np.ndarray]:
     """Decode one array of LeCun's format: 0, 0, type 8 (uint8), dimensions, sizes, entries."""
-    with gzip.open(path) as file:
-        content = file.read()
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError(f"wanted an idx file of uint8, got one that starts with {content[:4]}")
+    content = gzip.decompress(path.read_bytes())
     start = 4 + 4 * content[3]
     shape = np.frombuffer(content[4:start], ">u4").tolist()
-    entries = np.frombuffer(content[start:], np.uint8)
-    return [entries.reshape(shape)]
+    return [np.frombuffer(content[start:], np.uint8).reshape(shape)]
 
 
 def _libsvm(path: Path) -> list[np.ndarray]:
@@ -58,8 +57,6 @@ def _libsvm(path: Path) -> list[np.ndarray]:
 
     # A value that a line leaves out is 0 in this format, the middle grey.
     values, labels = load_svmlight_file(str(path), n_features=256, zero_based=False)
-    if abs(values).max() > 1 or not set(labels) <= set(range(1, 11)):
-        raise ValueError("wanted values between -1 and 1 and labels 1 to 10, got others")
     x = ((values.toarray() + 1) / 2 * 255).round().astype(np.uint8)
     return [x.reshape(-1, 16, 16), (labels - 1).astype(np.uint8)]
 
@@ -67,56 +64,48 @@ def _libsvm(path: Path) -> list[np.ndarray]:
 def _cifar(path: Path) -> list[np.ndarray]:
     """Decode records of a label and 32 x 32 values of red, of green and of blue."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
-    wanted = [f"cifar-10-batches-bin/{name}" for name in names]
     found = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:  # in its order: to go back would be to decompress again
-            if member.name in wanted and member.isfile():
-                found[member.name] = np.frombuffer(archive.extractfile(member).read(), np.uint8)
-    if missing := sorted(set(wanted) - found.keys()):
-        raise ValueError(f"wanted six files of records, got none called {', '.join(missing)}")
-    records = [found[name].reshape(-1, 1 + 3 * 32 * 32) for name in wanted]
+            if (name := Path(member.name).name) in names:
+                found[name] = np.frombuffer(archive.extractfile(member).read(), np.uint8)
+    records = [found[name].reshape(-1, 1 + 3 * 32 * 32) for name in names]
     parts = np.concatenate(records[:5]), records[5]
     return [A for part in parts for A in (part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0])]
 
 
-class _Source(NamedTuple):
-    base: str
-    files: dict[str, str]  # with their MD5 checksums
-    decode: Callable[[Path], list[np.ndarray]]
-    shape: tuple[int, ...]
-
-
-def _idx_files(*checksums: str) -> dict[str, str]:
-    kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return {f"{kind}-ubyte.gz": md5 for kind, md5 in zip(kinds, checksums, strict=True)}
-
-
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_IDX = tuple(
+    f"{kind}-ubyte.gz"
+    for kind in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+)
+# Address, files with their MD5 checksums, what decodes one into arrays in the order of _ARRAYS,
+# and the shape of an image.
 _SOURCES = {
-    "mnist": _Source(
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        _idx_files(
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        {
+            _IDX[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            _IDX[1]: "d53e105ee54ea40749a09fcbcd1e9432",
+            _IDX[2]: "9fb629c4189551a2d022fa330f9573f3",
+            _IDX[3]: "ec29112dd5afa0611ce80d1b7f02629c",
+        },
         _idx,
         (28, 28),
     ),
-    "fashion_mnist": _Source(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        _idx_files(
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
+    "fashion_mnist": (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        {
+            _IDX[0]: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            _IDX[1]: "25c81989df183df01b3e8a0aad5dffbe",
+            _IDX[2]: "bef4ecab320f06d8554ea6380940ec79",
+            _IDX[3]: "bb300cfdad3c16e7a12a480ee83cd310",
+        },
         _idx,
         (28, 28),
     ),
-    "usps": _Source(
-        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/",
+    "usps": (
+        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass",
         {
             "usps.bz2": "ec16c51db3855ca6c91edd34d0e9b197",
             "usps.t.bz2": "8ea070ee2aca1ac39742fdd1ef5ed118",
@@ -124,83 +113,52 @@ _SOURCES = {
         _libsvm,
         (16, 16),
     ),
-    "cifar10": _Source(
-        "https://www.cs.toronto.edu/~kriz/",
+    "cifar10": (
+        "https://www.cs.toronto.edu/~kriz",
         {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
         _cifar,
         (3, 32, 32),
     ),
 }
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 # One file of arrays a set
 
 
-def _decode(source: _Source, path: Path) -> list[np.ndarray]:
-    try:
-        return source.decode(path)
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
-        raise OSError(
-            f"{path.name}: wanted a file of images or labels as published, "
-            f"got {type(error).__name__}: {error}\n"
-            "The checksum is right, so that another download would not help: report it"
-        ) from error
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut could leave the new name on an empty file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _convert(name: str, path: Path, url: str | None) -> None:
     """Download what is published and keep its arrays; then the archives may go."""
-    source = _SOURCES[name]
-    base = (source.base if url is None else url).rstrip("/")
-    archives = [
-        # Two sets have files of the same names.
-        downloads.fetch(f"{base}/{file}", md5, f"{name}-{file}", folder=path.parent)
-        for file, md5 in source.files.items()
+    base, files, decode, _ = _SOURCES[name]
+    base = (url or base).rstrip("/")
+    archives = [  # two sets have files of the same names
+        _files.fetch(f"{base}/{file}", md5, f"{name}-{file}", path.parent)
+        for file, md5 in files.items()
     ]
-    arrays = [A for archive in archives for A in _decode(source, archive)]
-    _write(path, dict(zip(_ARRAYS, arrays, strict=True)))
+    arrays = [A for archive in archives for A in decode(archive)]
+    content = dict(zip(_ARRAYS, arrays, strict=True))
+    _files.write_whole(path, lambda stream: np.savez_compressed(stream, **content))
     for archive in archives:
         archive.unlink(missing_ok=True)
 
 
-def _check(arrays: dict[str, np.ndarray], published: tuple[int, ...]) -> None:
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        # A set of fewer or smaller images will do, one of other colours will not.
-        fits = x.ndim == 1 + len(published) and x.shape[1:-2] == published[:-2] and x.size > 0
-        if x.dtype != np.uint8 or not fits:
-            sizes = ", ".join(["N", *map(str, published)])
-            raise ValueError(f"x_{part}: wanted uint8 ({sizes}), got {x.dtype} {x.shape}")
-        if y.dtype != np.uint8 or y.shape != x.shape[:1]:
-            raise ValueError(f"y_{part}: wanted uint8 ({len(x)},), got {y.dtype} {y.shape}")
-        if y.max() > 9:
-            raise ValueError(f"y_{part}: wanted classes 0 to 9, got {y.max()}")
-    train, test = (arrays[f"x_{part}"].shape[1:] for part in ("train", "test"))
-    if test != train:
-        raise ValueError(f"x_test: wanted images of shape {train} as x_train, got {test}")
-
-
-def _read(path: Path, published: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _read(path: Path, published: tuple[int, ...]) -> list[np.ndarray]:
     try:
         with path.open("rb") as file:  # np.load leaves a damaged file of its own open
             if not zipfile.is_zipfile(file):  # np.load would ask to trust it as a pickle
                 raise ValueError("no archive of arrays")
             file.seek(0)
             with np.load(file, allow_pickle=False) as content:
-                arrays = {key: content[key] for key in _ARRAYS}
-        _check(arrays, published)
+                arrays = [content[key] for key in _ARRAYS]
+        first = arrays[0].shape[1:]
+        # A set of fewer or smaller images will do, one of other colours will not.
+        if len(first) != len(published) or first[:-2] != published[:-2]:
+            raise ValueError(f"x_train: wanted images as of shape {published}, got {first}")
+        for part, x, y in (("train", *arrays[:2]), ("test", *arrays[2:])):
+            if x.dtype != np.uint8 or x.shape[1:] != first or x.size == 0:
+                raise ValueError(f"x_{part}: wanted uint8 (N, *{first}), got {x.dtype} {x.shape}")
+            if y.dtype != np.uint8 or y.shape != x.shape[:1] or y.max() > 9:
+                raise ValueError(
+                    f"y_{part}: wanted uint8 ({len(x)},) of 0 to 9, got {y.dtype} {y.shape}"
+                )
     except (FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
         raise  # nothing says that it is damaged, and Python's own words name it
     except Exception as error:  # zipfile, zlib and numpy have many kinds for a damaged file
@@ -226,7 +184,7 @@ def fetch_images(
     folder: str | os.PathLike | None = None,
     url: str | None = None,
 ) -> Images:
-    """Load a set of labelled images, or say why it cannot be had.
+    """Return a set of labelled images, or say why it cannot be had.
 
     The published files are downloaded at the first call and checked; what is in them is kept as
     ``NAME.npz``, and they themselves are deleted. Where that file is there, nothing is
@@ -234,11 +192,15 @@ def fetch_images(
     (N, 3, rows, columns), ``y_train``, of shape (N,), ``x_test`` and ``y_test``. One that was
     made in another way need not have the published number or size of images.
 
-    * digits: 8 x 8, 1797 images, comes with scikit-learn; CC BY 4.0.
-    * mnist: 28 x 28, 60 000 for training and 10 000 for testing, 12 MB; CC BY-SA 3.0.
-    * fashion_mnist: 28 x 28, 60 000 and 10 000, 31 MB; MIT.
-    * usps: 16 x 16, 7291 and 2007, 8 MB; no terms stated, cite the source.
-    * cifar10: 3 x 32 x 32, 50 000 and 10 000, 170 MB; no terms stated, cite the source.
+    * digits: 8 x 8, 1797 images, comes with scikit-learn; CC BY 4.0; the test part of Alpaydin
+      and Kaynak (1998), doi:10.24432/C50P49.
+    * mnist: 28 x 28, 60 000 for training and 10 000 for testing, 12 MB; CC BY-SA 3.0; LeCun,
+      Bottou, Bengio and Haffner (1998), doi:10.1109/5.726791.
+    * fashion_mnist: 28 x 28, 60 000 and 10 000, 31 MB; MIT; Xiao, Rasul and Vollgraf (2017),
+      arXiv:1708.07747.
+    * usps: 16 x 16, 7291 and 2007, 8 MB; no terms stated, cite Hull (1994), doi:10.1109/34.291440.
+    * cifar10: 3 x 32 x 32, 50 000 and 10 000, 170 MB; no terms stated, cite Krizhevsky (2009),
+      Learning Multiple Layers of Features from Tiny Images, University of Toronto.
 
     Parameters
     ----------
@@ -259,49 +221,36 @@ def fetch_images(
 
     Raises
     ------
-    ValueError
-        If there is no set of that name.
-    TypeError
-        If ``dtype`` is not floating-point.
+    TypeError, ValueError
+        If ``dtype`` is not floating-point, or there is no set of that name.
     OSError
-        If the set cannot be had: the download fails (see `downloads.fetch`), ``NAME.npz`` is
-        damaged, or the folder cannot be written.
-
-    References
-    ----------
-    * digits: Alpaydin and Kaynak (1998), doi:10.24432/C50P49; the test part of it.
-    * MNIST: LeCun, Bottou, Bengio and Haffner (1998), doi:10.1109/5.726791.
-    * Fashion-MNIST: Xiao, Rasul and Vollgraf (2017), arXiv:1708.07747.
-    * USPS: Hull (1994), doi:10.1109/34.291440.
-    * CIFAR-10: Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images,
-      technical report, University of Toronto.
+        If the set cannot be had: the download fails, ``NAME.npz`` is damaged, or the folder
+        cannot be written.
 
     Examples
     --------
     >>> digits = fetch_images("digits", dtype=torch.float32)
-    >>> digits.X.dtype, digits.X.shape, digits.shape, digits.train
-    (torch.float32, torch.Size([64, 1797]), (8, 8), 1797)
+    >>> digits, digits.X.dtype, digits.X.shape
+    (Images(digits, 1797 of 8 x 8), torch.float32, torch.Size([64, 1797]))
     """
-    if name not in NAMES:
-        raise ValueError(f"name: wanted one of {', '.join(NAMES)}, got {name!r}")
+    _checks.one_of("name", name, NAMES)
     if not dtype.is_floating_point:
         raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype}")
     if name == "digits":
         return _digits(dtype)
-    path = downloads.data_folder(folder) / f"{name}.npz"
+    path = _files.data_folder(folder) / f"{name}.npz"
     if not path.exists():
         try:
             _convert(name, path, url)
         except OSError:
             if not path.exists():  # else another process was quicker, and deleted the archives
                 raise
-    arrays = _read(path, _SOURCES[name].shape)
-    train, test = arrays["x_train"], arrays["x_test"]
-    X = torch.empty(train[0].size, len(train) + len(test), dtype=dtype)
-    X[:, : len(train)] = torch.from_numpy(train).flatten(1).T
-    X[:, len(train) :] = torch.from_numpy(test).flatten(1).T
-    y = torch.from_numpy(np.concatenate([arrays["y_train"], arrays["y_test"]])).long()
-    return Images(X.div_(255), y, train.shape[1:], len(train), name)
+    x_train, y_train, x_test, y_test = _read(path, _SOURCES[name][-1])
+    X = torch.empty(x_train[0].size, len(x_train) + len(x_test), dtype=dtype)
+    X[:, : len(x_train)] = torch.from_numpy(x_train).flatten(1).T
+    X[:, len(x_train) :] = torch.from_numpy(x_test).flatten(1).T
+    y = torch.from_numpy(np.concatenate([y_train, y_test])).long()
+    return Images(X.div_(255), y, x_train.shape[1:], len(x_train), name)
 
 
 def load_images(
@@ -311,18 +260,14 @@ def load_images(
     folder: str | os.PathLike | None = None,
     url: str | None = None,
 ) -> Images:
-    """Load a set of labelled images; where it cannot be had, warn and load the digits instead.
+    """Return a set of labelled images; where it cannot be had, warn and return the digits instead.
 
     The field ``name`` of the result says which set it is.
 
     Parameters
     ----------
-    name : str
-        ``"digits"``, 1797 handwritten digits of 8 x 8 pixels that are shipped with
-        scikit-learn, or ``"mnist"``, ``"fashion_mnist"``, ``"usps"``, ``"cifar10"``; their sizes,
-        terms and references are those of `images.fetch_images`.
-    dtype, folder, url
-        As of `images.fetch_images`.
+    name, dtype, folder, url
+        As of `fetch_images`.
 
     Returns
     -------
@@ -330,10 +275,8 @@ def load_images(
 
     Raises
     ------
-    ValueError
-        If there is no set of that name.
-    TypeError
-        If ``dtype`` is not floating-point.
+    TypeError, ValueError
+        If ``dtype`` is not floating-point, or there is no set of that name.
 
     Warns
     -----
@@ -342,9 +285,8 @@ def load_images(
 
     Examples
     --------
-    >>> digits = load_images("digits")
-    >>> digits.X.shape, digits.shape, digits.name
-    (torch.Size([64, 1797]), (8, 8), 'digits')
+    >>> load_images("digits")
+    Images(digits, 1797 of 8 x 8)
     """
     try:
         return fetch_images(name, dtype=dtype, folder=folder, url=url)

@@ -1,51 +1,163 @@
-"""Losses of a deep linear network, each as the residual that `dln.gradients` asks for."""
+r"""Losses, each as a function of the layers that returns its value and its gradients.
+
+``loss(Ws)`` of layers ``Ws = [W_1, ..., W_L]`` is what a trainer asks for. A loss of the
+end-to-end matrix alone, :math:`\ell(W_L \cdots W_1)`, comes from its own value and gradient by
+`of_product`; of a matrix W it is ``loss([W])``. Layers may have a leading axis of runs,
+``(..., d_l, d_{l-1})``; the value then has shape ``(...)``. Losses sum, over entries or samples:
+where another code takes a mean over n of them, its step size is n times ours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln
+from lop_utils import _checks
+from lop_utils.networks import Activation, _features, _one_each
 
-__all__ = ["data_residual", "masked_residual", "matrix_residual", "sensing_residual"]
+__all__ = [
+    "Loss",
+    "Minibatches",
+    "ValueAndGradients",
+    "least_squares",
+    "masked",
+    "network",
+    "of_product",
+    "sensing",
+    "squared_error",
+]
 
 
-def matrix_residual(Phi: Tensor) -> dln.Residual:
-    r"""Return the residual of :math:`\ell(W) = \frac12\|W - \Phi\|_F^2`.
+class ValueAndGradients(NamedTuple):
+    """A loss at some layers."""
+
+    value: Tensor
+    """Shape (...), of every run."""
+    grads: list[Tensor]
+    """The gradient in every layer, of its shape."""
+
+
+Loss = Callable[[Sequence[Tensor]], ValueAndGradients]
+"""Layers in, value and gradients out. One that draws at random also has a ``generator``."""
+
+
+def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
+    r"""Return a loss of the end-to-end matrix as a loss of the layers.
+
+    With :math:`R = \nabla\ell(W_{L:1})` the chain rule gives
+    :math:`\nabla_l = (W_L \cdots W_{l+1})^\top R\,(W_{l-1} \cdots W_1)^\top`. One pass forms the
+    prefixes :math:`W_{l:1}`, one reverse sweep :math:`S \leftarrow W_l^\top S` starts from
+    ``S = R`` and leaves :math:`\nabla_l = S\,W_{l-1:1}^\top` on its way: 3(L - 1) products of
+    matrices in all, as many as automatic differentiation makes, with nothing recorded.
 
     Parameters
     ----------
-    Phi : Tensor, shape (d_y, d_x)
-        Target.
+    matrix_loss : callable
+        Takes ``W`` of shape ``(..., d_L, d_0)``; returns the value and the gradient in ``W``.
 
     Returns
     -------
     callable
-        Maps ``W`` to the loss (sum, not mean, over the entries) and to ``W - Phi``.
+        A `Loss`.
 
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite floating-point matrix.
+        From the loss, if shapes of layers do not follow, or the gradient in W has another.
+
+    References
+    ----------
+    Saxe, McClelland and Ganguli (2013), arXiv:1312.6120, the equation of motion.
 
     Examples
     --------
-    >>> import torch
-    >>> loss, R = matrix_residual(torch.tensor([[1.0, 2.0]]))(torch.zeros(1, 2))
-    >>> loss.item(), R.tolist()
+    >>> loss = of_product(lambda W: (0.5 * (W - 7).square().sum(), W - 7))
+    >>> value, grads = loss([torch.tensor([[3.0]]), torch.tensor([[2.0]])])  # W = 6
+    >>> value.item(), [G.item() for G in grads]
+    (0.5, [-2.0, -3.0])
+    """
+
+    def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        Ws = _tensors(Ws)
+        prefixes = [Ws[0]]
+        try:
+            for W in Ws[1:]:
+                prefixes.append(W @ prefixes[-1])
+        except RuntimeError:
+            _checks.chain("Ws", Ws)  # says what does not fit; asked each time it would cost more
+            raise
+        value, S = matrix_loss(prefixes[-1])
+        if S.shape != prefixes[-1].shape:
+            raise ValueError(
+                f"loss: wanted a gradient of shape {tuple(prefixes[-1].shape)}, "
+                f"got {tuple(S.shape)}"
+            )
+        grads = []
+        for W, prefix in zip(reversed(Ws), reversed(prefixes[:-1]), strict=False):
+            grads.append(S @ prefix.mT)
+            S = W.mT @ S
+        grads.append(S)
+        return ValueAndGradients(value, grads[::-1])
+
+    return loss
+
+
+def _tensors(Ws: Sequence[Tensor]) -> Sequence[Tensor]:
+    # Values may be any: a run that diverges ends by its loss.
+    known = Ws and all(isinstance(W, Tensor) and W.ndim >= 2 for W in Ws)
+    return Ws if known else _checks.chain("Ws", Ws)
+
+
+def _half_square(R: Tensor) -> Tensor:
+    if R.ndim == 2:
+        flat = R.flatten()
+        return 0.5 * torch.dot(flat, flat)  # one pass, no R * R in memory
+    return 0.5 * R.square().sum((-2, -1))
+
+
+def _fits(W: Tensor, shape: Sequence[int], name: str, A: Tensor) -> None:
+    # Or it would broadcast in silence; axes of runs in front are welcome.
+    if W.shape[-len(shape) :] != shape or W.dtype != A.dtype:
+        _checks.fits("W", W, (*W.shape[: -len(shape)], *shape), name, A)
+
+
+def squared_error(Phi: Tensor) -> Loss:
+    r"""Return :math:`\ell(W) = \frac12\|W - \Phi\|_F^2`, with the gradient :math:`W - \Phi`.
+
+    Parameters
+    ----------
+    Phi : Tensor, shape (d_y, d_x) or (..., d_y, d_x)
+        Target, of all runs or of each.
+
+    Returns
+    -------
+    callable
+        A `Loss`, summed over the entries.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``Phi`` is no finite matrix.
+
+    Examples
+    --------
+    >>> value, (R,) = squared_error([[1.0, 2.0]])([[[0.0, 0.0]]])
+    >>> value.item(), R.tolist()
     (2.5, [[-1.0, -2.0]])
     """
-    _checks.matrix("Phi", Phi)
+    Phi = _checks.matrix("Phi", Phi, runs=True)
 
-    def residual(W: Tensor) -> tuple[Tensor, Tensor]:
-        _checks.fits("W", W, Phi.shape, "Phi", Phi)  # or it would broadcast in silence
+    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
+        _fits(W, Phi.shape, "Phi", Phi)
         R = W - Phi
-        flat = R.flatten()
-        return 0.5 * torch.dot(flat, flat), R  # one pass, no R * R in memory
+        return _half_square(R), R
 
-    return residual
+    return of_product(matrix_loss)
 
 
-def data_residual(X: Tensor, Y: Tensor) -> dln.Residual:
-    r"""Return the residual of :math:`\ell(W) = \frac12\|WX - Y\|_F^2`.
+def least_squares(X: Tensor, Y: Tensor) -> Loss:
+    r"""Return :math:`\ell(W) = \frac12\|WX - Y\|_F^2`, with the gradient :math:`(WX - Y)X^\top`.
 
     Parameters
     ----------
@@ -57,35 +169,38 @@ def data_residual(X: Tensor, Y: Tensor) -> dln.Residual:
     Returns
     -------
     callable
-        Maps ``W`` to the loss (sum, not mean, over the samples) and to ``(W X - Y) X^T``.
+        A `Loss`, summed over the samples.
 
     Raises
     ------
     TypeError, ValueError
-        If ``X`` or ``Y`` is no finite floating-point matrix, or they differ in N.
+        If ``X`` or ``Y`` is no finite matrix, or they differ in N.
 
     Examples
     --------
-    >>> import torch
-    >>> X, Y = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
-    >>> loss, R = data_residual(X, Y)(torch.ones(1, 1))
-    >>> loss.item(), R.item()
+    >>> value, (G,) = least_squares([[1.0, 2.0]], [[1.0, 0.0]])([[[1.0]]])
+    >>> value.item(), G.item()
     (2.0, 4.0)
     """
-    _checks.matrix("X", X)
-    _checks.shaped("Y", Y, (_checks.matrix("Y", Y).shape[0], X.shape[1]))
-    _checks.same_kind("Y", Y, "X", X)
+    X, Y = _samples(X, Y)
+    shape = torch.Size((Y.shape[0], X.shape[0]))
 
-    def residual(W: Tensor) -> tuple[Tensor, Tensor]:
-        _checks.fits("W", W, (Y.shape[0], X.shape[0]), "X", X)
+    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
+        _fits(W, shape, "X", X)
         E = W @ X - Y
-        return 0.5 * (E * E).sum(), E @ X.T
+        return _half_square(E), E @ X.mT
 
-    return residual
+    return of_product(matrix_loss)
 
 
-def masked_residual(Omega: Tensor, Phi: Tensor) -> dln.Residual:
-    r"""Return the residual of :math:`\ell(W) = \frac12\|\Omega\odot(W - \Phi)\|_F^2`.
+def _samples(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+    X, Y = _checks.matrix("X", X), _checks.matrix("Y", Y)
+    _checks.fits("Y", Y, (Y.shape[0], X.shape[1]), "X", X)
+    return X, Y
+
+
+def masked(Omega: Tensor, Phi: Tensor) -> Loss:
+    r"""Return :math:`\ell(W) = \frac12\|\Omega\odot(W - \Phi)\|_F^2`.
 
     Parameters
     ----------
@@ -97,43 +212,38 @@ def masked_residual(Omega: Tensor, Phi: Tensor) -> dln.Residual:
     Returns
     -------
     callable
-        Maps ``W`` to the loss (sum over the observed entries) and to ``Omega * (W - Phi)``.
-        `factored` has forms that cost less.
+        A `Loss`, summed over the observed entries. `factored` has forms that cost less.
 
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite floating-point matrix, ``Omega`` is not of bool, the shapes or
-        devices differ, or nothing is observed.
+        If ``Phi`` is no finite matrix, ``Omega`` is not of bool, shapes or devices differ, or
+        nothing is observed.
 
     Examples
     --------
-    >>> import torch
-    >>> seen = torch.tensor([[True, False]])
-    >>> loss, R = masked_residual(seen, torch.tensor([[1.0, 2.0]]))(torch.zeros(1, 2))
-    >>> loss.item(), R.tolist()
+    >>> value, (R,) = masked([[True, False]], [[1.0, 2.0]])([[[0.0, 0.0]]])
+    >>> value.item(), R.tolist()
     (0.5, [[-1.0, -0.0]])
     """
-    _checks.matrix("Phi", Phi)
-    if not isinstance(Omega, Tensor) or Omega.dtype != torch.bool:
-        kind = Omega.dtype if isinstance(Omega, Tensor) else type(Omega).__name__
-        raise TypeError(f"Omega: wanted a tensor of bool, got {kind}")
+    Omega, Phi = _checks.tensor("Omega", Omega), _checks.matrix("Phi", Phi)
+    if Omega.dtype != torch.bool:
+        raise TypeError(f"Omega: wanted a tensor of bool, got {Omega.dtype}")
     mask = Omega.to(Phi.dtype)  # multiplies faster than bool does
     _checks.fits("Omega", mask, Phi.shape, "Phi", Phi)
     if not Omega.is_meta and not Omega.any():
         raise ValueError("Omega: wanted at least one observed entry, got none")
 
-    def residual(W: Tensor) -> tuple[Tensor, Tensor]:
-        _checks.fits("W", W, Phi.shape, "Phi", Phi)
+    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
+        _fits(W, Phi.shape, "Phi", Phi)
         R = (W - Phi).mul_(mask)
-        flat = R.flatten()
-        return 0.5 * torch.dot(flat, flat), R
+        return _half_square(R), R
 
-    return residual
+    return of_product(matrix_loss)
 
 
-def sensing_residual(As: Tensor, y: Tensor) -> dln.Residual:
-    r"""Return the residual of :math:`\ell(W) = \frac12\sum_i(\langle A_i, W\rangle - y_i)^2`.
+def sensing(As: Tensor, y: Tensor) -> Loss:
+    r"""Return :math:`\ell(W) = \frac12\sum_i(\langle A_i, W\rangle - y_i)^2`.
 
     Parameters
     ----------
@@ -145,32 +255,147 @@ def sensing_residual(As: Tensor, y: Tensor) -> dln.Residual:
     Returns
     -------
     callable
-        Maps ``W`` to the loss (sum, not mean, over the measurements) and to
-        :math:`\sum_i (\langle A_i, W\rangle - y_i) A_i`.
+        A `Loss`, summed over the measurements.
 
     Raises
     ------
     TypeError, ValueError
-        If a tensor is not finite and floating-point, or the shapes do not follow.
+        If a tensor is not finite, or the shapes do not follow.
 
     Examples
     --------
-    >>> import torch
-    >>> As, y = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([1.0, 3.0])
-    >>> loss, R = sensing_residual(As, y)(torch.ones(1, 2))
-    >>> loss.item(), R.tolist()
+    >>> As, y = [[[1.0, 0.0]], [[1.0, 1.0]]], [1.0, 3.0]
+    >>> value, (R,) = sensing(As, y)([[[1.0, 1.0]]])
+    >>> value.item(), R.tolist()
     (0.5, [[-1.0, -1.0]])
     """
-    if not isinstance(As, Tensor) or As.ndim != 3:
-        raise ValueError(f"As: wanted shape (m, d_y, d_x), got {tuple(getattr(As, 'shape', ()))}")
-    m, *shape = As.shape
-    rows = _checks.matrix("As", As.flatten(1))
-    y = _checks.shaped("y", y[:, None] if isinstance(y, Tensor) and y.ndim == 1 else y, (m, 1))
-    _checks.same_kind("y", y, "As", As)
+    As, y = _checks.matrix("As", As, runs=True), _checks.vector("y", y)
+    if As.ndim != 3:
+        raise ValueError(f"As: wanted shape (m, d_y, d_x), got {tuple(As.shape)}")
+    _checks.fits("y", y, As.shape[:1], "As", As)
+    rows = As.flatten(1)
 
-    def residual(W: Tensor) -> tuple[Tensor, Tensor]:
-        _checks.fits("W", W, shape, "As", As)
-        gap = rows @ W.reshape(-1, 1) - y
-        return 0.5 * (gap * gap).sum(), (rows.T @ gap).view(*shape)
+    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
+        _fits(W, As.shape[1:], "As", As)
+        gap = rows @ W.flatten(-2)[..., None] - y[:, None]
+        return 0.5 * gap.square().sum((-2, -1)), (rows.T @ gap).view(W.shape)
 
-    return residual
+    return of_product(matrix_loss)
+
+
+def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: float = 1.0) -> Loss:
+    r"""Return :math:`\frac12\|\alpha f(X) - Y\|_F^2` of a network with nonlinear layers.
+
+    Gradients come from automatic differentiation, so that any activation will do; for linear
+    layers `least_squares` has the closed form.
+
+    Parameters
+    ----------
+    X : Tensor, shape (d_0, N)
+        Inputs in columns.
+    Y : Tensor, shape (d_L, N)
+        Labels in columns.
+    activations : sequence of callable or None
+        One behind each layer.
+    alpha : float
+        Factor at the output.
+
+    Returns
+    -------
+    callable
+        A `Loss`, summed over samples and entries.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` or ``Y`` is no finite matrix, they differ in N, or ``alpha <= 0``; from the
+        loss, if layers or activations do not fit.
+
+    Examples
+    --------
+    >>> value, grads = network([[1.0]], [[2.0]], [torch.relu, None])([[[1.0]], [[1.0]]])
+    >>> value.item(), [G.item() for G in grads]
+    (0.5, [-1.0, -1.0])
+    """
+    X, Y = _samples(X, Y)
+    alpha = _checks.positive("alpha", alpha)
+
+    def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        params = [W.detach().requires_grad_() for W in _checks.chain("Ws", Ws)]
+        _checks.fits("Ws[0]", params[0], (*params[0].shape[:-1], X.shape[0]), "X", X)
+        with torch.enable_grad():
+            f = _features(params, X, _one_each(activations, len(params)))[-1]
+            _checks.fits("f(X)", f, (*params[0].shape[:-2], *Y.shape), "Y", Y)
+            value = 0.5 * (alpha * f - Y).square().sum((-2, -1))
+            grads = torch.autograd.grad(value.sum(), params)
+        return ValueAndGradients(value.detach(), list(grads))
+
+    return loss
+
+
+class Minibatches:
+    r"""A loss on a few samples, drawn anew at each call, that equals the full one on average.
+
+    Each call draws ``batch`` of the N samples without replacement, all runs the same, and
+    scales their loss by N / batch.
+
+    Parameters
+    ----------
+    make : callable
+        Takes inputs and labels of a batch and returns its loss: `least_squares`, or
+        ``lambda X, Y: network(X, Y, activations)``.
+    X : Tensor, shape (d_x, N)
+        Inputs in columns.
+    Y : Tensor, shape (d_y, N)
+        Labels in columns.
+    batch : int
+        Samples a call.
+    generator : torch.Generator or int, optional
+        Source of randomness, on the CPU, or a seed; torch's global one if absent. What a trainer
+        keeps of its state lets a run go on digit for digit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` or ``Y`` is no finite matrix, they differ in N, or ``batch`` is not 1 to N.
+
+    Examples
+    --------
+    >>> X = torch.eye(2)
+    >>> loss = Minibatches(least_squares, X, X, batch=1, generator=0)
+    >>> loss([torch.zeros(2, 2)]).value  # one sample of two, weighted twice
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Tensor, Tensor], Loss],
+        X: Tensor,
+        Y: Tensor,
+        *,
+        batch: int,
+        generator: torch.Generator | int | None = None,
+    ) -> None:
+        self.make, (self.X, self.Y) = make, _samples(X, Y)
+        self.batch, N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
+        if self.batch > N:
+            raise ValueError(f"batch: wanted at most N = {N} samples, got {batch}")
+        self.generator = _checks.seeded(generator) or torch.default_generator
+
+    def draw(self) -> Tensor:
+        """Return which samples come next, in time that does not grow with N for a small batch."""
+        N = self.X.shape[1]
+        if 4 * self.batch > N:
+            return torch.randperm(N, generator=self.generator)[: self.batch]
+        chosen: dict[int, None] = {}
+        while len(chosen) < self.batch:  # those drawn twice are drawn again
+            more = torch.randint(N, (self.batch - len(chosen),), generator=self.generator)
+            chosen |= dict.fromkeys(more.tolist())
+        return torch.tensor(list(chosen))
+
+    def __call__(self, Ws: Sequence[Tensor]) -> ValueAndGradients:
+        """Return the loss of the next batch at these layers."""
+        drawn = self.draw().to(self.X.device)
+        value, grads = self.make(self.X[:, drawn], self.Y[:, drawn])(Ws)
+        weight = self.X.shape[1] / self.batch
+        return ValueAndGradients(weight * value, [weight * G for G in grads])

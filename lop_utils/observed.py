@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lop_utils import _checks
 
-__all__ = ["ObservedEntries", "product_entries", "row_blocks", "rows_between", "split"]
+__all__ = ["ObservedEntries", "product_entries", "split"]
 
 _CHUNK = 65536  # entries gathered at once: their 2 x k numbers stay in the cache
 
@@ -49,7 +49,10 @@ class ObservedEntries:
         if len(self.shape) != 2:
             raise ValueError(f"shape: wanted (rows, columns), got {self.shape}")
         d_y, d_x = (_checks.count("shape", side, at_least=1) for side in self.shape)
-        rows, cols = _checks.indices("rows", self.rows, d_y), _checks.indices("cols", self.cols, d_x)
+        rows, cols = (
+            _checks.indices("rows", self.rows, d_y),
+            _checks.indices("cols", self.cols, d_x),
+        )
         values = _checks.tensor("values", self.values)
         if not values.is_floating_point() and not values.is_complex():
             values = values.double()
@@ -186,79 +189,3 @@ def product_entries(
         torch.index_select(Qt, 0, cols[some], out=right)
         torch.mv(left.mul_(right), memory["ones"], out=out[some])
     return out
-
-
-def row_blocks(seen: ObservedEntries, parts: int) -> list[tuple[int, int]]:
-    """Cut the rows into blocks with about as many observed entries each.
-
-    Parameters
-    ----------
-    seen : ObservedEntries
-        The whole sample, or a sketch of it: only its rows count.
-    parts : int
-        Number of blocks, at most the number of rows in which something was observed.
-
-    Returns
-    -------
-    list of (int, int)
-        First row of each block, and the row after its last; each has an entry.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``parts`` is below 1 or above the number of such rows.
-
-    Examples
-    --------
-    >>> row_blocks(ObservedEntries([0, 0, 0, 1, 2, 3], [0, 1, 2, 0, 0, 0], [1.0] * 6, (4, 3)), 2)
-    [(0, 1), (1, 4)]
-    """
-    parts = _checks.count("parts", parts, at_least=1)
-    present, sizes = seen.rows.unique(return_counts=True)
-    if parts > len(present):
-        raise ValueError(
-            f"parts: wanted at most {len(present)} blocks, the rows with entries, got {parts}"
-        )
-    before = sizes.cumsum(0)
-    cuts = [0]  # among the rows with entries
-    for part in range(1, parts):
-        cut = torch.searchsorted(before, len(seen) * part / parts).item() + 1
-        cuts.append(min(max(cut, cuts[-1] + 1), len(present) - parts + part))
-    starts = [0, *present[cuts[1:]].tolist(), seen.shape[0]] if parts > 1 else [0, seen.shape[0]]
-    return list(zip(starts[:-1], starts[1:], strict=True))
-
-
-def rows_between(seen: ObservedEntries, block: tuple[int, int]) -> ObservedEntries:
-    """Return the observed entries in a block of rows, as a matrix of that many rows.
-
-    Parameters
-    ----------
-    seen : ObservedEntries
-        The whole sample.
-    block : (int, int)
-        First row, and the row after the last.
-
-    Returns
-    -------
-    ObservedEntries
-
-    Raises
-    ------
-    ValueError
-        If the block is not one of rows of the matrix, or nothing was observed in it.
-
-    Examples
-    --------
-    >>> rows_between(ObservedEntries([0, 3], [0, 1], [1.0, 2.0], (4, 3)), (2, 4)).rows
-    tensor([1])
-    """
-    top, bottom = block
-    if not 0 <= top < bottom <= seen.shape[0]:
-        raise ValueError(f"block: wanted rows of 0 to {seen.shape[0]}, got {block}")
-    ends = torch.tensor([top, bottom], device=seen.rows.device)
-    start, end = torch.searchsorted(seen.rows, ends).tolist()
-    if start == end:
-        raise ValueError(f"block: wanted rows with entries, got none in rows {top} to {bottom - 1}")
-    some = slice(start, end)
-    shape = (bottom - top, seen.shape[1])
-    return ObservedEntries(seen.rows[some] - top, seen.cols[some], seen.values[some], shape)

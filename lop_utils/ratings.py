@@ -1,107 +1,37 @@
-"""Ratings of items by users: MovieLens, a simulated stand-in, and what means alone predict."""
+"""Ratings of items by users: MovieLens, a simulated stand-in, and what means alone predict.
+
+Ratings are `observed.ObservedEntries` of a matrix with a row for each user and a column for each
+item; `observed.split` holds some out.
+"""
 
 import os
-import re
 import zipfile
-import zlib
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, downloads
+from lop_utils import _checks, _files
+from lop_utils.observed import ObservedEntries
 
-__all__ = [
-    "Effects",
-    "Ratings",
-    "Split",
-    "fit_effects",
-    "load_movielens",
-    "simulate_ratings",
-    "split",
-]
-
-
-class Ratings(NamedTuple):
-    """The observed entries of a matrix of users times items; no entry is there twice."""
-
-    rows: Tensor
-    """Shape (N,), int64: the users, from 0."""
-    cols: Tensor
-    """Shape (N,), int64: the items, from 0."""
-    values: Tensor
-    """Shape (N,): what the user gave the item; float64 from the functions of this module."""
-    shape: tuple[int, int]
-    """Numbers of users and of items, with those that nothing is known of."""
-    items: Tensor | None = None
-    """Shape (shape[1],), int64: by which number the source knows the item of each column."""
-
-
-def _positions(name: str, index: Tensor, shape: tuple[int, ...], size: int) -> None:
-    got = getattr(index, "dtype", type(index).__name__)
-    if got != torch.int64:
-        raise TypeError(f"{name}: wanted a tensor of int64, got {got}")
-    if len(shape) != 1 or index.shape != shape or 0 in shape:
-        raise ValueError(
-            f"{name}: wanted a vector with entries, as long as the others, got shape "
-            f"{tuple(index.shape)} beside {tuple(shape)}"
-        )
-    if index.min() < 0 or index.max() >= size:
-        raise ValueError(f"{name}: wanted 0 to {size - 1}, got {index.min()} to {index.max()}")
-
-
-def _check(ratings: Ratings) -> None:
-    rows, cols, values, shape, _ = ratings
-    _checks.matrix("values", values[None] if getattr(values, "ndim", 0) == 1 else values)
-    _positions("rows", rows, values.shape, shape[0])
-    _positions("cols", cols, values.shape, shape[1])
-
-
-# MovieLens
+__all__ = ["Effects", "fit_effects", "load_movielens", "simulate_ratings"]
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens/"
-# Name, MD5 checksum, the file in the archive, and what stands between the fields of its lines.
+# MD5 checksum, the file in the archive, and what stands between the fields of its lines.
 _ARCHIVES = {
-    "ml-100k": ("ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", "ml-100k/u.data", b"\t"),
-    "ml-1m": ("ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", "ml-1m/ratings.dat", b"::"),
+    "ml-100k": ("0e33842e24a9c977be4e0107933c0723", "ml-100k/u.data", b"\t"),
+    "ml-1m": ("c4d9eecfca2ab87c1945afe126590906", "ml-1m/ratings.dat", b"::"),
 }
-
-
-def _member(path: Path, name: str, url: str) -> bytes:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise OSError(
-            f"{path.name}: wanted {name} in a zip archive from {url}, got {type(error).__name__}: "
-            f"{error}\nThe checksum is right, so that another download would not help: report it"
-        ) from error
-
-
-def _parse(text: bytes, separator: bytes, name: str) -> Ratings:
-    """Read lines of user, item, rating and time; number users and items without gaps."""
-    number = rb"[0-9]{1,10}"
-    right = re.compile(separator.join([number, number, rb"[1-5]", number]))
-    for n, line in enumerate(text.splitlines() or [b""], start=1):
-        if not right.fullmatch(line):
-            wanted = separator.join([b"user", b"item", b"1 to 5", b"time"])
-            raise ValueError(f"{name}, line {n}: wanted {wanted}, got {line[:80]}")
-    numbers = np.fromstring(text.replace(separator, b" ").decode(), dtype=np.int64, sep=" ")
-    fields = torch.from_numpy(numbers).reshape(-1, 4)
-    users, rows = fields[:, 0].unique(return_inverse=True)
-    items, cols = fields[:, 1].unique(return_inverse=True)
-    return Ratings(rows, cols, fields[:, 2].double(), (len(users), len(items)), items)
 
 
 def load_movielens(
     name: str, *, folder: str | os.PathLike | None = None, url: str | None = None
-) -> Ratings:
-    """Load a set of MovieLens ratings: 1 to 5 stars that people gave to films.
+) -> ObservedEntries:
+    """Return a set of MovieLens ratings: 1 to 5 stars that people gave to films.
 
     The archive is downloaded at the first call and kept; later calls need no network. Each call
-    compares its MD5 checksum and replaces a file that fails it, as `downloads.fetch` does.
+    compares its MD5 checksum and replaces a file that fails it.
 
     The data are GroupLens's and no part of this book. Their terms, in full in the archive's
     README: use for research, citing the reference below; no redistribution without permission;
@@ -121,17 +51,17 @@ def load_movielens(
 
     Returns
     -------
-    Ratings
-        In the archive's order. User ``r`` is ``r + 1`` in the archive. Of the films only those
-        that somebody rated are there: ``items[c]`` is the archive's number of the film ``c``.
+    ObservedEntries
+        User ``r`` is ``r + 1`` in the archive. Of the films only those that somebody rated are
+        there, in the order of the archive's numbers.
 
     Raises
     ------
     ValueError
-        If there is no set of that name, or a line is none of user, item, rating and time.
+        If there is no set of that name.
     OSError
-        If the archive cannot be had: no network, no answer in time, an error or a file that is
-        cut off or another than expected, a folder that cannot be written.
+        If the archive cannot be had: no network, no answer in time, an error or another file
+        than expected, a folder that cannot be written.
 
     References
     ----------
@@ -140,22 +70,21 @@ def load_movielens(
 
     Examples
     --------
-    >>> ratings = load_movielens("ml-100k")  # doctest: +SKIP
-    >>> ratings.shape, len(ratings.values)  # doctest: +SKIP
-    ((943, 1682), 100000)
+    >>> load_movielens("ml-100k")  # doctest: +SKIP
+    ObservedEntries(100000 of 943 x 1682)
     """
-    if name not in _ARCHIVES:
-        raise ValueError(f"name: wanted 'ml-100k' or 'ml-1m', got {name!r}")
-    file, md5, member, separator = _ARCHIVES[name]
-    url = _GROUPLENS + file if url is None else url
-    path = downloads.fetch(url, md5, file, folder=folder)
-    return _parse(_member(path, member, url), separator, member)
+    md5, member, separator = _ARCHIVES[_checks.one_of("name", name, list(_ARCHIVES))]
+    path = _files.fetch(url or f"{_GROUPLENS}{name}.zip", md5, f"{name}.zip", folder)
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read(member).replace(separator, b" ").decode()
+    # User, item, rating and time: the checksum says that nothing else is there.
+    numbers = torch.from_numpy(np.fromstring(text, dtype=np.int64, sep=" ")).reshape(-1, 4)
+    users, rows = numbers[:, 0].unique(return_inverse=True)
+    items, cols = numbers[:, 1].unique(return_inverse=True)
+    return ObservedEntries(rows, cols, numbers[:, 2].double(), (len(users), len(items)))
 
 
-# Simulated ratings
-
-
-def _observed(users: int, items: int, count: int, generator: torch.Generator | None) -> Tensor:
+def _seen(users: int, items: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Draw ``count`` of the pairs, numbered row by row, without replacement; ascending."""
     kind = dict(generator=generator, dtype=torch.float64)
     activity, popularity = torch.randn(users, **kind), 1.3 * torch.randn(items, **kind)
@@ -173,9 +102,9 @@ def simulate_ratings(
     *,
     rank: int,
     noise: float,
-    generator: torch.Generator | None = None,
-) -> Ratings:
-    r"""Draw ratings from a stated model, in the place of real ones.
+    generator: torch.Generator | int | None = None,
+) -> ObservedEntries:
+    r"""Return ratings that are drawn from a stated model, in the place of real ones.
 
     User :math:`u` gives item :math:`i` the whole number from 1 to 5 that is nearest to
 
@@ -205,96 +134,41 @@ def simulate_ratings(
         Of the taste; 0 leaves it out.
     noise : float
         Standard deviation of the noise before rounding.
-    generator : torch.Generator, optional
-        Source of randomness, on the CPU; torch's global one if absent.
+    generator : torch.Generator or int, optional
+        Source of randomness, on the CPU, or a seed.
 
     Returns
     -------
-    Ratings
-        Row by row.
+    ObservedEntries
 
     Raises
     ------
     TypeError, ValueError
-        If a number is out of its range.
 
     Examples
     --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> ratings = simulate_ratings(50, 80, 1000, rank=3, noise=0.8, generator=generator)
-    >>> ratings.shape, len(ratings.values)
-    ((50, 80), 1000)
+    >>> simulate_ratings(50, 80, 1000, rank=3, noise=0.8, generator=0)
+    ObservedEntries(1000 of 50 x 80)
     """
+    generator = _checks.seeded(generator)
     users, items = _checks.count("users", users, 1), _checks.count("items", items, 1)
     count, rank = _checks.count("count", count, 1), _checks.count("rank", rank)
     noise = _checks.nonnegative("noise", noise)
     if count > users * items:
         raise ValueError(f"count: wanted at most users * items = {users * items}, got {count}")
     kind = dict(generator=generator, dtype=torch.float64)
-    pairs = _observed(users, items, count, generator)
+    pairs = _seen(users, items, count, generator)
     rows, cols = pairs // items, pairs % items
     values = 3.6 + 0.4 * torch.randn(users, **kind)[rows] + 0.5 * torch.randn(items, **kind)[cols]
     for _ in range(rank):  # one direction at a time: rank times less memory
         p, q = torch.randn(users, **kind), torch.randn(items, **kind)
         values += 0.5 * p[rows] * q[cols] / rank**0.5
     values += noise * torch.randn(count, **kind)
-    return Ratings(rows, cols, values.round_().clamp_(1, 5), (users, items))
+    return ObservedEntries(rows, cols, values.round_().clamp_(1, 5), (users, items))
 
 
-class Split(NamedTuple):
-    """Two parts of a set of ratings, of the same shape."""
-
-    train: Ratings
-    """What a method may see."""
-    test: Ratings
-    """What it has to predict."""
-
-
-def split(ratings: Ratings, fraction: float, *, generator: torch.Generator | None = None) -> Split:
-    """Hold out a fraction of the ratings, drawn evenly from all of them.
-
-    Parameters
-    ----------
-    ratings : Ratings
-        All of them.
-    fraction : float
-        What part goes into ``test``, rounded to a whole number of ratings.
-    generator : torch.Generator, optional
-        Source of randomness, on the CPU; torch's global one if absent.
-
-    Returns
-    -------
-    Split
-        Each part in the order of ``ratings``. Users and items of ``test`` may be missing in
-        ``train``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``ratings`` do not fit together, or a part would be empty.
-
-    Examples
-    --------
-    >>> ratings = simulate_ratings(50, 80, 1000, rank=3, noise=0.8)
-    >>> train, test = split(ratings, 0.1)
-    >>> len(train.values), len(test.values)
-    (900, 100)
-    """
-    _check(ratings)
-    N = len(ratings.values)
-    held_out = round(_checks.finite_number("fraction", fraction) * N)
-    if not 0 < held_out < N:
-        raise ValueError(f"fraction: wanted some of {N} ratings in each part, got {fraction}")
-    mixed = torch.randperm(N, generator=generator).to(ratings.rows.device)
-    test, train = mixed[:held_out].sort().values, mixed[held_out:].sort().values
-    rows, cols, values, *rest = ratings
-    return Split(
-        Ratings(rows[train], cols[train], values[train], *rest),
-        Ratings(rows[test], cols[test], values[test], *rest),
-    )
-
-
-class Effects(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Effects:
     """A rating as a mean, an effect of the user and an effect of the item."""
 
     mean: Tensor
@@ -304,16 +178,21 @@ class Effects(NamedTuple):
     items: Tensor
     """Shape (items,); 0 for an item without ratings."""
 
+    def __repr__(self) -> str:
+        """Return the sizes."""
+        return f"Effects({len(self.users)} users, {len(self.items)} items, mean {self.mean:.3g})"
+
     def predict(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Return the ratings expected at these positions, of shape (N,), not clipped."""
-        shape = getattr(rows, "shape", (1,))
-        _positions("rows", rows, shape, len(self.users))
-        _positions("cols", cols, shape, len(self.items))
+        """Return the ratings expected at these positions, of shape (n,), not clipped."""
+        rows = _checks.indices("rows", rows, len(self.users)).to(self.mean.device)
+        cols = _checks.indices("cols", cols, len(self.items)).to(self.mean.device)
+        if len(rows) != len(cols):
+            raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
         return self.mean + self.users[rows] + self.items[cols]
 
 
-def fit_effects(ratings: Ratings, *, shrinkage: float = 5.0) -> Effects:
-    r"""Fit what means alone can say: how kind a user is, and how well liked an item.
+def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
+    r"""Return what means alone can say: how kind a user is, and how well liked an item.
 
     With :math:`\mu` the mean of the ratings, the effects minimise
 
@@ -324,8 +203,8 @@ def fit_effects(ratings: Ratings, *, shrinkage: float = 5.0) -> Effects:
 
     Parameters
     ----------
-    ratings : Ratings
-        What is seen.
+    seen : ObservedEntries
+        The ratings.
     shrinkage : float
         How many ratings an effect needs before it counts half. Best is the variance of what
         effects leave unexplained over that of the effects, about 5 for `simulate_ratings`. At 0
@@ -339,32 +218,26 @@ def fit_effects(ratings: Ratings, *, shrinkage: float = 5.0) -> Effects:
     Raises
     ------
     TypeError, ValueError
-        If ``ratings`` do not fit together, or ``shrinkage`` is below 0.
 
     Examples
     --------
-    >>> rows, cols = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    >>> values = torch.tensor([5.0, 3.0, 3.0, 1.0], dtype=torch.float64)
-    >>> effects = fit_effects(Ratings(rows, cols, values, (2, 2)), shrinkage=0)
-    >>> [round(b, 6) for b in effects.users.tolist()]
-    [1.0, -1.0]
-    >>> round(effects.predict(rows, cols)[0].item(), 6)
-    5.0
+    >>> seen = ObservedEntries([0, 0, 1, 1], [0, 1, 0, 1], [5.0, 3.0, 3.0, 1.0], (2, 2))
+    >>> effects = fit_effects(seen, shrinkage=0)
+    >>> effects, [round(b, 6) for b in effects.users.tolist()]
+    (Effects(2 users, 2 items, mean 3), [1.0, -1.0])
+    >>> round(effects.predict([0], [1]).item(), 6)
+    3.0
     """
-    _check(ratings)
     shrinkage = _checks.nonnegative("shrinkage", shrinkage)
     from scipy import sparse  # only when asked for
 
-    values = ratings.values.double()
+    n, (users, items) = len(seen), seen.shape
+    rows, cols, values = (A.cpu().numpy() for A in (seen.rows, seen.cols, seen.values.double()))
     mean = values.mean()
-    users, items = ratings.shape
-    rows, cols = ratings.rows.cpu().numpy(), ratings.cols.cpu().numpy()
     # One line a rating, with a 1 for its user and a 1 for its item. LSQR starts at 0 and adds
     # combinations of these lines, so an effect that is in none of them stays 0.
-    ones = np.ones(2 * len(rows))
-    places = (np.arange(len(rows)).repeat(2), np.stack([rows, users + cols], axis=1).ravel())
-    A = sparse.csr_array((ones, places), shape=(len(rows), users + items))
-    rest = (values - mean).cpu().numpy()
-    found = sparse.linalg.lsqr(A, rest, damp=shrinkage**0.5, atol=1e-10, btol=1e-10)[0]
-    effects = torch.from_numpy(found).to(ratings.values)
-    return Effects(mean.to(ratings.values), effects[:users], effects[users:])
+    places = (np.arange(n).repeat(2), np.stack([rows, users + cols], axis=1).ravel())
+    A = sparse.csr_array((np.ones(2 * n), places), shape=(n, users + items))
+    found = sparse.linalg.lsqr(A, values - mean, damp=shrinkage**0.5, atol=1e-10, btol=1e-10)[0]
+    effects = torch.from_numpy(found).to(seen.values)
+    return Effects(seen.values.new_tensor(mean), effects[:users], effects[users:])

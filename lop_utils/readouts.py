@@ -1,16 +1,19 @@
-r"""What is read off the features of a layer: collapse, a linear probe, a picture in the plane.
+r"""What is read off the features of a layer: collapse, a linear probe, principal components.
 
-Features are columns as in `features`, with any leading axes.
+Features ``Z``, (..., d, N), are columns with classes ``y``, (N,), as in `features`, K >= 2.
+Results do not depend on the scale of the features; half precision is accumulated in float32.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lop_utils import _checks
+from lop_utils.features import _scale
 
-__all__ = ["Collapse", "Probe", "linear_probe", "neural_collapse", "principal_plane"]
+__all__ = ["Collapse", "Probe", "linear_probe", "neural_collapse", "principal_components"]
 
 
 class Collapse(NamedTuple):
@@ -27,7 +30,7 @@ class Collapse(NamedTuple):
 
 
 def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
-    r"""Measure the three properties of neural collapse.
+    r"""Return the three measures of neural collapse.
 
     With the centred means :math:`M` (d x K, from the mean of the means) and the simplex
     :math:`E = (I_K - \frac1K\mathbf 1\mathbf 1^\top)/\sqrt{K-1}` of Frobenius norm 1,
@@ -45,10 +48,7 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
     W : Tensor, shape (..., K, d), optional
         The linear classifier on top of the features.
 
@@ -59,8 +59,6 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` or ``W`` is not finite and floating-point, shapes, dtypes, devices or labels do
-        not fit, or K < 2.
 
     References
     ----------
@@ -73,8 +71,10 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     >>> [round(value.item(), 6) for value in nc]
     [0.0, 0.0, 0.0]
     """
-    members, sizes = _checks.one_hot_classes(Z, y, at_least=2)
-    K = len(sizes)
+    Z = _checks.features("Z", Z)
+    members, sizes = _checks.classes(Z, y, at_least=2)
+    K, d = len(sizes), Z.shape[-2]
+    Z = Z / _scale(Z)
     means = Z @ (members / sizes)
     M = means - means.mean(-1, keepdim=True)
     # Sigma_B = M M^T / K: with M = U S V^T its pseudo-inverse is K U S^-2 U^T.
@@ -90,20 +90,21 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     simplex = (eye - 1 / K) / (K - 1) ** 0.5
 
     def apart(G: Tensor) -> Tensor:
-        return torch.linalg.norm(
-            G / torch.linalg.norm(G, dim=(-2, -1), keepdim=True) - simplex, dim=(-2, -1)
-        )
+        norm = torch.linalg.norm(G, dim=(-2, -1), keepdim=True)
+        return torch.linalg.norm(G / norm - simplex, dim=(-2, -1))
 
+    M = M / _scale(M)
     if W is None:
         return Collapse(nc1, apart(M.mT @ M), None)
-    _checks.matrix("W", W.flatten(0, -2) if isinstance(W, Tensor) and W.ndim > 2 else W)
+    if (shape := _checks.tensor("W", W).shape)[-2:] != (K, d):
+        raise ValueError(f"W: wanted shape (..., {K}, {d}), got {tuple(shape)}")
+    W = _checks.features("W", W)
     _checks.same_kind("W", W, "Z", Z)
-    if W.shape[-2:] != (K, Z.shape[-2]):
-        raise ValueError(f"W: wanted shape (..., {K}, {Z.shape[-2]}), got {tuple(W.shape)}")
-    return Collapse(nc1, apart(M.mT @ M), apart(W @ M))
+    return Collapse(nc1, apart(M.mT @ M), apart(W / _scale(W) @ M))
 
 
-class Probe(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Probe:
     """A linear classifier of features, one for each leading axis."""
 
     W: Tensor
@@ -111,17 +112,31 @@ class Probe(NamedTuple):
     b: Tensor
     """Shape (..., K, 1)."""
 
+    def __repr__(self) -> str:
+        """Return the shape."""
+        return f"Probe(W {' x '.join(map(str, self.W.shape))})"
+
     def predict(self, Z: Tensor) -> Tensor:
         """Return the class of each column of ``Z``, (..., d, N), as int64 of shape (..., N)."""
+        Z = _checks.features("Z", Z)
+        if Z.shape[-2] != self.W.shape[-1]:
+            raise ValueError(f"Z: wanted d = {self.W.shape[-1]} rows, got shape {tuple(Z.shape)}")
+        _checks.same_kind("Z", Z, "W", self.W)
         return (self.W @ Z + self.b).argmax(-2)
 
     def accuracy(self, Z: Tensor, y: Tensor) -> Tensor:
         """Return the share of the columns of ``Z`` that are classified as ``y``, shape (...)."""
-        return (self.predict(Z) == y).double().mean(-1)
+        predicted = self.predict(Z)
+        y = _checks.indices("y", y, self.W.shape[-2]).to(predicted.device)
+        if len(y) != predicted.shape[-1]:
+            raise ValueError(
+                f"y: wanted N = {predicted.shape[-1]} labels as Z has columns, got {len(y)}"
+            )
+        return (predicted == y).double().mean(-1)
 
 
 def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
-    r"""Fit a linear classifier to features by ridge regression on one-hot labels.
+    r"""Return a linear classifier of features, fitted by ridge regression on one-hot labels.
 
     It minimises :math:`\frac1N\|WZ + b\mathbf 1^\top - Y\|_F^2 + \text{ridge}\cdot s\,\|W\|_F^2`
     in closed form, where :math:`s` is the mean variance of a feature: what counts as a small
@@ -129,10 +144,7 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
 
     Parameters
     ----------
-    Z : Tensor, shape (..., d, N)
-        Features in columns; not changed.
-    y : Tensor of int, shape (N,)
-        Class of each column, 0 to K - 1, K >= 2; each class has a sample.
+    Z, y : Tensor, shapes (..., d, N) and (N,)
     ridge : float
         Strength of the penalty, above 0; 1e-3 is a small one.
 
@@ -143,8 +155,6 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, the labels do not fit, K < 2, or
-        ``ridge <= 0``.
 
     References
     ----------
@@ -156,8 +166,11 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
     >>> linear_probe(Z, y, ridge=1e-3).accuracy(Z, y).item()
     1.0
     """
-    members, _ = _checks.one_hot_classes(Z, y, at_least=2)
+    Z = _checks.features("Z", Z)
+    members, _ = _checks.classes(Z, y, at_least=2)
     ridge = _checks.positive("ridge", ridge)
+    scale = _scale(Z)
+    Z = Z / scale
     centre, target = Z.mean(-1, keepdim=True), members.mean(0, keepdim=True)
     A, B = Z - centre, (members - target).expand(*Z.shape[:-2], *members.shape)
     d, N = A.shape[-2:]
@@ -168,37 +181,36 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
         W = torch.linalg.solve(A @ A.mT + penalty * eye, A @ B).mT
     else:
         W = (A @ torch.linalg.solve(A.mT @ A + penalty * eye, B)).mT
-    return Probe(W, target.mT - W @ centre)
+    return Probe(W / scale, target.mT - W @ centre)
 
 
-def principal_plane(Z: Tensor, k: int = 2) -> Tensor:
+def principal_components(Z: Tensor, k: int = 2) -> Tensor:
     r"""Return the coordinates of features on their ``k`` principal axes.
 
     Parameters
     ----------
     Z : Tensor, shape (..., d, N)
-        Features in columns; centred for this purpose, not changed.
+        Features in columns; centred for this purpose.
     k : int
         Number of axes, at most ``min(d, N)``.
 
     Returns
     -------
     Tensor, shape (..., k, N)
-        Rows in the order of their variance; the sign of an axis is such that its largest
-        coordinate is positive.
+        Rows in the order of their variance, with the scale of ``Z``; the sign of an axis is such
+        that its largest coordinate is positive.
 
     Raises
     ------
     TypeError, ValueError
-        If ``Z`` is not finite and floating-point, or ``k`` is out of range.
 
     Examples
     --------
     >>> Z = torch.tensor([[0.0, 2.0, 10.0], [1.0, 1.0, 1.0]])
-    >>> [round(value, 4) for value in principal_plane(Z, 1).squeeze().tolist()]
+    >>> [round(value, 4) for value in principal_components(Z, 1).squeeze().tolist()]
     [-4.0, -2.0, 6.0]
     """
-    _checks.features("Z", Z)
+    Z = _checks.features("Z", Z)
     if _checks.count("k", k, at_least=1) > min(Z.shape[-2:]):
         raise ValueError(f"k: wanted at most min(d, N) = {min(Z.shape[-2:])}, got {k}")
     _, s, Vh = torch.linalg.svd(Z - Z.mean(-1, keepdim=True), full_matrices=False)

@@ -1,72 +1,79 @@
 r"""The same training with the rows of the matrix spread over processes.
 
 Every process holds its own rows of the matrix: their observed entries, and as many rows of the
-last layer. The other layers are small, and each process has all of them. Of a step only the
-loss and :math:`P^\top R`, 1 + k d_x numbers, must be added up over the processes; then each goes
-on with its own copy of the same sums. So `factored.contracted_gradients` and every trainer run
-unchanged on a residual that adds up.
+last layer. The other layers are small, and each process has all of them. Of a step only the loss
+and :math:`P^\top R`, 1 + k d_x numbers, are added up over the processes; then each goes on with
+its own copy of the same sums, so that every trainer runs unchanged. ``group`` is a process group of
+`torch.distributed`, by default all processes; ``init_process_group`` comes before, with ``gloo`` on
+CPUs, ``nccl`` on GPUs.
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, distributed
 
 from lop_utils import _checks
-from lop_utils.factored import FactoredResidual
-from lop_utils.sampling import Observations
+from lop_utils.losses import Loss, ValueAndGradients
+from lop_utils.observed import ObservedEntries
 
-__all__ = ["gather_rows", "row_blocks", "shard", "summed_residual"]
+__all__ = ["gather_rows", "row_blocks", "rows_between", "summed_loss"]
 
 
-def row_blocks(obs: Observations, parts: int) -> list[tuple[int, int]]:
+def row_blocks(seen: ObservedEntries, parts: int) -> list[tuple[int, int]]:
     """Cut the rows into blocks with about as many observed entries each.
 
     Parameters
     ----------
-    obs : Observations
+    seen : ObservedEntries
         The whole sample, or a sketch of it: only its rows count.
     parts : int
-        Number of blocks, at most the number of rows.
+        Number of blocks, at most the number of rows in which something was observed.
 
     Returns
     -------
     list of (int, int)
-        First row of each block, and the row after its last; none is empty.
+        First row of each block, and the row after its last; each has an entry.
 
     Raises
     ------
     TypeError, ValueError
-        If ``parts`` is below 1 or above the number of rows.
+        If ``parts`` is below 1 or above the number of such rows.
 
     Examples
     --------
-    >>> from lop_utils.sampling import observe
-    >>> row_blocks(observe([0, 0, 0, 1, 2, 3], [0, 1, 2, 0, 0, 0], [1.0] * 6, (4, 3)), 2)
+    >>> row_blocks(ObservedEntries([0, 0, 0, 1, 2, 3], [0, 1, 2, 0, 0, 0], [1.0] * 6, (4, 3)), 2)
     [(0, 1), (1, 4)]
     """
-    d_y, parts = obs.shape[0], _checks.count("parts", parts, at_least=1)
-    if parts > d_y:
-        raise ValueError(f"parts: wanted at most d_y = {d_y} blocks of rows, got {parts}")
-    seen = torch.bincount(obs.rows, minlength=d_y).cumsum(0)
-    cuts = [0]
+    parts = _checks.count("parts", parts, at_least=1)
+    present, sizes = seen.rows.unique(return_counts=True)
+    if parts > len(present):
+        raise ValueError(
+            f"parts: wanted at most {len(present)} blocks, the rows with entries, got {parts}"
+        )
+    before = sizes.cumsum(0)
+    cuts = [0]  # among the rows with entries
     for part in range(1, parts):
-        cut = torch.searchsorted(seen, len(obs.rows) * part / parts).item() + 1
-        cuts.append(min(max(cut, cuts[-1] + 1), d_y - parts + part))
-    return list(zip(cuts, [*cuts[1:], d_y], strict=True))
+        cut = torch.searchsorted(before, len(seen) * part / parts).item() + 1
+        cuts.append(min(max(cut, cuts[-1] + 1), len(present) - parts + part))
+    starts = [0, *present[cuts[1:]].tolist(), seen.shape[0]] if parts > 1 else [0, seen.shape[0]]
+    return list(pairwise(starts))
 
 
-def shard(obs: Observations, block: tuple[int, int]) -> Observations:
+def rows_between(seen: ObservedEntries, block: tuple[int, int]) -> ObservedEntries:
     """Return the observed entries in a block of rows, as a matrix of that many rows.
 
     Parameters
     ----------
-    obs : Observations
+    seen : ObservedEntries
         The whole sample.
     block : (int, int)
         First row, and the row after the last.
 
     Returns
     -------
-    Observations
+    ObservedEntries
 
     Raises
     ------
@@ -75,41 +82,40 @@ def shard(obs: Observations, block: tuple[int, int]) -> Observations:
 
     Examples
     --------
-    >>> from lop_utils.sampling import observe
-    >>> shard(observe([0, 3], [0, 1], [1.0, 2.0], (4, 3)), (2, 4))
-    Observations(rows=tensor([1]), cols=tensor([1]), values=tensor([2.]), shape=(2, 3))
+    >>> rows_between(ObservedEntries([0, 3], [0, 1], [1.0, 2.0], (4, 3)), (2, 4)).rows
+    tensor([1])
     """
     top, bottom = block
-    if not 0 <= top < bottom <= obs.shape[0]:
-        raise ValueError(f"block: wanted rows of 0 to {obs.shape[0]}, got {block}")
-    ends = torch.tensor([top, bottom], device=obs.rows.device)
-    start, end = torch.searchsorted(obs.rows, ends).tolist()
+    if not 0 <= top < bottom <= seen.shape[0]:
+        raise ValueError(f"block: wanted rows of 0 to {seen.shape[0]}, got {block}")
+    ends = torch.tensor([top, bottom], device=seen.rows.device)
+    start, end = torch.searchsorted(seen.rows, ends).tolist()
     if start == end:
         raise ValueError(f"block: wanted rows with entries, got none in rows {top} to {bottom - 1}")
-    rows = obs.rows[start:end] - top
-    return Observations(
-        rows, obs.cols[start:end], obs.values[start:end], (bottom - top, obs.shape[1])
-    )
+    some = slice(start, end)
+    shape = (bottom - top, seen.shape[1])
+    return ObservedEntries(seen.rows[some] - top, seen.cols[some], seen.values[some], shape)
 
 
-def summed_residual(
-    residual: FactoredResidual, group: distributed.ProcessGroup | None = None
-) -> FactoredResidual:
-    r"""Return a residual whose loss and :math:`P^\top R` are sums over all processes.
+def _process_group() -> None:
+    if not distributed.is_initialized():
+        raise RuntimeError("group: wanted torch.distributed initialised, got no process group")
+
+
+def summed_loss(two_layers: Loss, group: distributed.ProcessGroup | None = None) -> Loss:
+    r"""Return a loss whose value and gradient :math:`P^\top R` are sums over all processes.
 
     Parameters
     ----------
-    residual : callable
-        A `FactoredResidual` of this process's block of rows.
+    two_layers : callable
+        A loss of ``[Q, P]`` over this process's block of rows, see `rows_between`.
     group : ProcessGroup, optional
-        Who takes part; by default all. `init_process_group` of torch comes before:
-        ``gloo`` on CPUs, ``nccl`` on GPUs.
+        Who takes part.
 
     Returns
     -------
     callable
-        A `FactoredResidual`: P and :math:`R Q^\top` have the rows of the block, Q and
-        :math:`P^\top R` are those of the whole matrix.
+        A loss of ``[Q, P]``, of which P has the rows of the block.
 
     Raises
     ------
@@ -118,19 +124,18 @@ def summed_residual(
 
     Examples
     --------
-    >>> summed_residual(print)
+    >>> summed_loss(print)
     Traceback (most recent call last):
         ...
     RuntimeError: group: wanted torch.distributed initialised, got no process group
     """
-    if not distributed.is_initialized():
-        raise RuntimeError("group: wanted torch.distributed initialised, got no process group")
+    _process_group()
 
-    def summed(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss, RQt, PtR = residual(P, Q)
-        message = torch.cat([loss.reshape(1), PtR.flatten()])  # one message a step, not two
+    def summed(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        value, (PtR, RQt) = two_layers(Ws)
+        message = torch.cat([value.reshape(1), PtR.flatten()])  # one message a step, not two
         distributed.all_reduce(message, group=group)
-        return message[0], RQt, message[1:].view(PtR.shape)
+        return ValueAndGradients(message[0], [message[1:].view(PtR.shape), RQt])
 
     return summed
 
@@ -143,7 +148,7 @@ def gather_rows(W: Tensor, group: distributed.ProcessGroup | None = None) -> Ten
     W : Tensor, shape (rows of the block, k)
         This process's part.
     group : ProcessGroup, optional
-        Who takes part; by default all.
+        Who takes part.
 
     Returns
     -------
@@ -153,16 +158,8 @@ def gather_rows(W: Tensor, group: distributed.ProcessGroup | None = None) -> Ten
     ------
     RuntimeError
         If no process group has been initialised.
-
-    Examples
-    --------
-    >>> gather_rows(torch.ones(2, 1))
-    Traceback (most recent call last):
-        ...
-    RuntimeError: group: wanted torch.distributed initialised, got no process group
     """
-    if not distributed.is_initialized():
-        raise RuntimeError("group: wanted torch.distributed initialised, got no process group")
+    _process_group()
     heights = [
         torch.zeros(1, dtype=torch.int64, device=W.device)
         for _ in range(distributed.get_world_size(group))

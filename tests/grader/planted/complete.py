@@ -6,10 +6,10 @@ SPECTRAL = "return [eps * Vt[:k], *inner, eps * U[:, :k]]"
 GATHERED = """\
     stepped = []
     for l in reversed(range(1, len(Ws))):
-        rate = alpha * eta if l == len(Ws) - 1 else eta
+        rate = gamma * eta if l == len(Ws) - 1 else eta
         stepped.append(Ws[l] - rate * above @ below[l - 1].T)
         above = Ws[l].T @ above
-    stepped.append(Ws[0] - alpha * eta * above)
+    stepped.append(Ws[0] - gamma * eta * above)
     return stepped[::-1]
 """
 ONE_BY_ONE = """\
@@ -20,7 +20,7 @@ ONE_BY_ONE = """\
             R = W.T @ R
         for W in Ws[:l]:
             R = R @ W.T
-        Ws[l] = Ws[l] - (alpha * eta if l in (0, len(Ws) - 1) else eta) * R
+        Ws[l] = Ws[l] - (gamma * eta if l in (0, len(Ws) - 1) else eta) * R
     return Ws
 """
 
@@ -82,13 +82,13 @@ MISTAKES = [
         "made of U",
     ),
     Mistake(
-        "alpha on the inner layers",
+        "gamma on the inner layers",
         GATHERED,
         GATHERED.replace(
-            "alpha * eta if l == len(Ws) - 1 else eta", "eta if l == len(Ws) - 1 else alpha * eta"
-        ).replace("alpha * eta * above", "eta * above"),
+            "gamma * eta if l == len(Ws) - 1 else eta", "eta if l == len(Ws) - 1 else gamma * eta"
+        ).replace("gamma * eta * above", "eta * above"),
         {"q3": 3.0, "q4": 3.0},
-        "alpha is on the inner layer",
+        "gamma is on the inner layer",
     ),
     Mistake(
         "one layer after the other",
@@ -106,8 +106,8 @@ MISTAKES = [
     ),
     Mistake(
         "step in place",
-        "    stepped.append(Ws[0] - alpha * eta * above)\n",
-        "    Ws[0] -= alpha * eta * above\n    stepped.append(Ws[0])\n",
+        "    stepped.append(Ws[0] - gamma * eta * above)\n",
+        "    Ws[0] -= gamma * eta * above\n    stepped.append(Ws[0])\n",
         {"q3": 3.0},
         "in place",
     ),

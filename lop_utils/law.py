@@ -5,7 +5,10 @@ Under the hypotheses of the theorem every layer stays, for all time, of the form
 .. math:: W_l(t) = U_l \begin{pmatrix} \tilde W_l(t) & 0 \\ 0 & \rho(t) I \end{pmatrix} V_l^\top
 
 with fixed orthogonal :math:`U_l, V_l`. Case 1 (:math:`d_y = d`) has :math:`\rho` shrink by
-`rho_recursion`; case 2 (:math:`d_y = r`) leaves it to weight decay alone, `rho_frozen`.
+`recursions.rho_recursion`; case 2 (:math:`d_y = r`) leaves it to weight decay alone,
+`recursions.rho_frozen`. The target is :math:`\Phi = YX^\top` with whitened inputs.
+Source: Yaras et al. (2023), arXiv:2306.01154, Theorem 1; layers of unequal scale: Yaras et al.
+(2024), arXiv:2406.04112.
 """
 
 from collections.abc import Sequence
@@ -15,21 +18,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln
-from lop_utils.recursions import rho_flow, rho_frozen, rho_frozen_flow, rho_recursion, rho_scales
+from lop_utils import _checks
+from lop_utils.networks import end_to_end
 
 __all__ = [
+    "BlockErrors",
     "Blocks",
-    "Departure",
     "InvariantSubspaces",
-    "blocks",
-    "departure",
+    "block_errors",
+    "block_form",
     "invariant_subspaces",
-    "rho_flow",
-    "rho_frozen",
-    "rho_frozen_flow",
-    "rho_recursion",
-    "rho_scales",
 ]
 
 
@@ -111,16 +109,10 @@ def invariant_subspaces(
         If shapes disagree, a layer is not ``eps``-orthogonal, ``Phi`` has a rank above ``r``,
         or ``2r >= d`` or ``r > d_y`` (the core would fill the whole space).
 
-    References
-    ----------
-    Yaras et al. (2023), arXiv:2306.01154, Theorem 1, for the two cases; layers of unequal
-    scale: Yaras et al. (2024), arXiv:2406.04112.
-
     Examples
     --------
-    >>> g = torch.Generator().manual_seed(0)
-    >>> Ws = dln.orthogonal_init((9, 9, 9), 0.1, generator=g)
-    >>> Phi = torch.zeros(9, 9, dtype=torch.float64)
+    >>> from lop_utils import init
+    >>> Ws, Phi = init.orthogonal((9, 9, 9), 0.1), torch.zeros(9, 9, dtype=torch.float64)
     >>> Phi[0, 0] = 1.0
     >>> spaces = invariant_subspaces(Ws, Phi, r=1, eps=0.1)
     >>> spaces.core, spaces.shrinking, spaces.frozen
@@ -135,7 +127,7 @@ def invariant_subspaces(
     for l, W in enumerate(Ws0):
         _checks.shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
         _checks.orthogonal_up_to(f"Ws0[{l}]", W, scales[l])
-    _checks.shaped("Phi", Phi, (d_y, d))
+    Phi = _checks.shaped("Phi", Phi, (d_y, d))
     _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
     r = _checks.count("r", r, at_least=1)
     if 2 * r >= d:
@@ -146,7 +138,7 @@ def invariant_subspaces(
     if not 1 <= rank <= r:
         raise ValueError(f"Phi: wanted a rank from 1 to r = {r}, got rank {rank}")
 
-    parts = _first_basis(dln.end_to_end(Ws0), Phi, r)
+    parts = _first_basis(end_to_end(Ws0), Phi, r)
     V, U = [torch.cat(parts, 1)], []
     for W, scale in zip(Ws0 if d_y == d else Ws0[:-1], scales, strict=False):
         U.append(W @ V[-1] / scale)
@@ -163,12 +155,12 @@ class Blocks(NamedTuple):
     """Upper right, shape (2r, d - 2r): zero, says the theorem."""
     lower: Tensor
     """Lower left, shape (d - 2r, 2r): zero, says the theorem."""
-    rest: Tensor
+    complement: Tensor
     """Lower right, shape (d - 2r, d - 2r): rho(t) times the identity, says the theorem."""
 
 
-def blocks(Ws: Sequence[Tensor], spaces: InvariantSubspaces) -> list[Blocks]:
-    r"""Write the layers in the fixed bases: :math:`U_l^\top W_l V_l`, cut into four blocks.
+def block_form(Ws: Sequence[Tensor], spaces: InvariantSubspaces) -> list[Blocks]:
+    r"""Return the layers in the fixed bases, :math:`U_l^\top W_l V_l`, cut into four blocks.
 
     Parameters
     ----------
@@ -189,11 +181,11 @@ def blocks(Ws: Sequence[Tensor], spaces: InvariantSubspaces) -> list[Blocks]:
 
     Examples
     --------
-    >>> Ws = dln.orthogonal_init((9, 9), 0.1)
-    >>> Phi = torch.zeros(9, 9, dtype=torch.float64)
+    >>> from lop_utils import init
+    >>> Ws, Phi = init.orthogonal((9, 9), 0.1), torch.zeros(9, 9, dtype=torch.float64)
     >>> Phi[0, 0] = 1.0
-    >>> (b,) = blocks(Ws, invariant_subspaces(Ws, Phi, r=1, eps=0.1))
-    >>> torch.allclose(b.rest, 0.1 * torch.eye(7, dtype=torch.float64))
+    >>> (b,) = block_form(Ws, invariant_subspaces(Ws, Phi, r=1, eps=0.1))
+    >>> torch.allclose(b.complement, 0.1 * torch.eye(7, dtype=torch.float64))
     True
     """
     Ws = _checks.layers("Ws", Ws)
@@ -208,17 +200,19 @@ def blocks(Ws: Sequence[Tensor], spaces: InvariantSubspaces) -> list[Blocks]:
     return cut
 
 
-class Departure(NamedTuple):
-    """How far a network is from the form that the theorem gives it."""
+class BlockErrors(NamedTuple):
+    """How far a network is from the form that the theorem gives it, at the worst layer."""
 
     off_diagonal: Tensor
     """Scalar: the largest entry where zeros belong."""
-    rest: Tensor
-    """Scalar: the largest entry of the remaining block minus rho times the identity."""
+    complement: Tensor
+    """Scalar: the largest entry of the last block minus rho times the identity."""
 
 
-def departure(Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float | Tensor) -> Departure:
-    """Measure by how much the theorem's form is missed, at the worst layer.
+def block_errors(
+    Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float | Tensor
+) -> BlockErrors:
+    """Return by how much the theorem's form is missed, at the worst layer.
 
     Parameters
     ----------
@@ -226,28 +220,39 @@ def departure(Ws: Sequence[Tensor], spaces: InvariantSubspaces, rho: float | Ten
         Layers at some time.
     spaces : InvariantSubspaces
         From `invariant_subspaces`.
-    rho : float or Tensor, shape (shrinking + frozen,)
-        What the theorem says of the rest at that time: one number, or one for each column.
+    rho : float or Tensor, shape (L,) or (L, columns) or (columns,)
+        What the theorem says of the complement at that time: one number; one for each layer, as
+        a row of `recursions.rho_recursion` with unequal scales; or one for each of its columns.
 
     Returns
     -------
-    Departure
+    BlockErrors
 
     Raises
     ------
     TypeError, ValueError
-        If the layers do not fit the bases.
+        If the layers do not fit the bases, or ``rho`` is none of these.
 
     Examples
     --------
-    >>> Ws = dln.orthogonal_init((9, 9), 0.1)
-    >>> Phi = torch.zeros(9, 9, dtype=torch.float64)
+    >>> from lop_utils import init
+    >>> Ws, Phi = init.orthogonal((9, 9), 0.1), torch.zeros(9, 9, dtype=torch.float64)
     >>> Phi[0, 0] = 1.0
     >>> spaces = invariant_subspaces(Ws, Phi, r=1, eps=0.1)
-    >>> departure(Ws, spaces, rho=0.1).rest.item() < 1e-14
+    >>> block_errors(Ws, spaces, rho=0.1).complement.item() < 1e-14
     True
     """
-    cut = blocks(Ws, spaces)
+    cut, L = block_form(Ws, spaces), len(Ws)
+    columns = spaces.shrinking + spaces.frozen
+    rho = _checks.tensor("rho", rho).to(cut[0].core)
+    if rho.shape not in ((), (L,), (columns,), (L, columns)):
+        raise ValueError(
+            f"rho: wanted one number, L = {L} or {columns} of them, got shape {tuple(rho.shape)}"
+        )
+    each = rho if rho.shape[:1] == (L,) and rho.shape != (columns,) else [rho] * L
     off = [torch.cat([b.upper.flatten(), b.lower.flatten()]).abs().max() for b in cut]
-    rest = [(b.rest - rho * torch.eye(*b.rest.shape).to(b.rest)).abs().max() for b in cut]
-    return Departure(torch.stack(off).max(), torch.stack(rest).max())
+    complement = [
+        (b.complement - value * torch.eye(*b.complement.shape).to(value)).abs().max()
+        for b, value in zip(cut, each, strict=False)
+    ]
+    return BlockErrors(torch.stack(off).max(), torch.stack(complement).max())

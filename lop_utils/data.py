@@ -1,19 +1,15 @@
-"""Targets of a known rank, whitened inputs, labels, real images and a photograph."""
+"""Targets of a known rank, whitened inputs, labels, balanced samples and a photograph."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, dln
-from lop_utils.images import Images, fetch_images, load_images
+from lop_utils import _checks, init
 
 __all__ = [
-    "Images",
     "Whitened",
     "balanced_subset",
-    "fetch_images",
-    "load_images",
     "load_photograph",
     "low_rank_target",
     "one_hot",
@@ -22,13 +18,9 @@ __all__ = [
 
 
 def low_rank_target(
-    d_y: int,
-    d_x: int,
-    singular_values: Tensor,
-    *,
-    generator: torch.Generator | None = None,
+    d_y: int, d_x: int, singular_values: Tensor, *, generator: torch.Generator | int | None = None
 ) -> Tensor:
-    r"""Draw :math:`\Phi = U \,\mathrm{diag}(\sigma)\, V^\top` with Haar singular vectors.
+    r"""Return :math:`\Phi = U \,\mathrm{diag}(\sigma)\, V^\top` with Haar singular vectors.
 
     Parameters
     ----------
@@ -36,8 +28,8 @@ def low_rank_target(
         Rows and columns.
     singular_values : Tensor, shape (r,)
         The non-zero singular values, positive; they give dtype and device.
-    generator : torch.Generator, optional
-        Source of randomness; torch's global one if absent.
+    generator : torch.Generator or int, optional
+        Source of randomness, or a seed.
 
     Returns
     -------
@@ -47,7 +39,6 @@ def low_rank_target(
     Raises
     ------
     TypeError, ValueError
-        If a size is below 1, a singular value is not positive, or ``r > min(d_y, d_x)``.
 
     Examples
     --------
@@ -55,22 +46,23 @@ def low_rank_target(
     >>> [round(s, 4) for s in torch.linalg.svdvals(Phi).tolist()]
     [3.0, 1.0, 0.0, 0.0]
     """
+    generator = _checks.seeded(generator)
     d_y, d_x = _checks.count("d_y", d_y, at_least=1), _checks.count("d_x", d_x, at_least=1)
-    s = singular_values
-    _checks.matrix("singular_values", s[None] if isinstance(s, Tensor) and s.ndim == 1 else s)
-    if s.ndim != 1 or not (s.is_meta or (s > 0).all()):
-        raise ValueError(f"singular_values: wanted a vector of positive numbers, got {s}")
+    s = _checks.vector("singular_values", singular_values)
+    if not (s.is_meta or (s > 0).all()):
+        raise ValueError(f"singular_values: wanted positive numbers, got {s.min().item()}")
     if len(s) > min(d_y, d_x):
         raise ValueError(
             f"singular_values: wanted at most min(d_y, d_x) = {min(d_y, d_x)}, got {len(s)}"
         )
     kind = dict(generator=generator, dtype=s.dtype, device=s.device)
-    (U,) = dln.orthogonal_init((len(s), d_y), 1.0, **kind)
-    (V,) = dln.orthogonal_init((len(s), d_x), 1.0, **kind)
+    (U,) = init.orthogonal((len(s), d_y), 1.0, **kind)
+    (V,) = init.orthogonal((len(s), d_x), 1.0, **kind)
     return (U * s) @ V.T
 
 
-class Whitened(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Whitened:
     """Whitened inputs, and how they came about."""
 
     X: Tensor
@@ -84,9 +76,14 @@ class Whitened(NamedTuple):
     condition: float
     """Largest over smallest singular value of what was kept, before whitening."""
 
+    def __repr__(self) -> str:
+        """Return the sizes and the condition number."""
+        (k, N), d = self.X.shape, self.transform.shape[1]
+        return f"Whitened({k} x {N}, {self.dropped} of {d} dropped, condition {self.condition:.3g})"
+
 
 def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
-    r"""Whiten inputs on their own span: :math:`X \mapsto S_k^{-1}U_k^\top X`, from one SVD.
+    r"""Return inputs that are white on their own span: :math:`S_k^{-1}U_k^\top X`, from one SVD.
 
     Real inputs seldom span their space: a pixel that is always dark has no direction to scale.
     The result therefore has as many rows as the inputs have numerical rank, and says how many
@@ -107,18 +104,18 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
     Raises
     ------
     TypeError, ValueError
-        If ``X`` is no finite floating-point matrix, is zero, or has a rank below ``rank``.
+        If ``X`` is zero, or has a rank below ``rank``, too.
 
     Examples
     --------
     >>> X = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0], [0.0, 0.0, 0.0]])
     >>> white = whiten(X)
-    >>> white.X.shape, white.dropped, white.zero_rows
-    (torch.Size([2, 3]), 1, [2])
+    >>> white, white.zero_rows
+    (Whitened(2 x 3, 1 of 3 dropped, condition 2.5), [2])
     >>> torch.allclose(white.X @ white.X.T, torch.eye(2), atol=1e-6)
     True
     """
-    _checks.matrix("X", X)
+    X = _checks.matrix("X", X)
     U, s, Vt = torch.linalg.svd(X, full_matrices=False)
     spanned = int((s > max(X.shape) * torch.finfo(X.dtype).eps * s[0]).sum())
     if spanned == 0:
@@ -132,23 +129,10 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
     return Whitened(
         X=Vt[:k],
         transform=U[:, :k].T / s[:k, None],
-        dropped=X.shape[0] - k,
+        dropped=len(X) - k,
         zero_rows=(X == 0).all(dim=1).nonzero().flatten().tolist(),
         condition=(s[0] / s[k - 1]).item(),
     )
-
-
-def _labels(y: Tensor) -> Tensor:
-    if (
-        not isinstance(y, Tensor)
-        or y.is_floating_point()
-        or y.is_complex()
-        or y.dtype == torch.bool
-    ):
-        raise TypeError(f"y: wanted a tensor of integers, got {getattr(y, 'dtype', type(y))}")
-    if y.ndim != 1 or len(y) == 0:
-        raise ValueError(f"y: wanted a vector of labels, got shape {tuple(y.shape)}")
-    return y
 
 
 def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -156,7 +140,7 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
 
     Parameters
     ----------
-    y : Tensor of int64, shape (N,)
+    y : Tensor of int, shape (N,)
         Classes 0, ..., K - 1.
     K : int
         Number of classes.
@@ -170,30 +154,27 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``y`` is no vector of integers, or a class is outside 0, ..., K - 1.
 
     Examples
     --------
-    >>> one_hot(torch.tensor([1, 0]), 3).T.tolist()
+    >>> one_hot([1, 0], 3).T.tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     K = _checks.count("K", K, at_least=1)
-    if _labels(y).min() < 0 or y.max() >= K:
-        raise ValueError(f"y: wanted classes 0 to {K - 1}, got {y.min()} to {y.max()}")
-    return torch.nn.functional.one_hot(y.long(), K).T.to(dtype)
+    return torch.nn.functional.one_hot(_checks.indices("y", y, K), K).T.to(dtype)
 
 
-def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw n samples of each class, without replacement.
+def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | int | None = None) -> Tensor:
+    """Return where n samples of each class stand, drawn without replacement.
 
     Parameters
     ----------
-    y : Tensor of integers, shape (N,)
+    y : Tensor, shape (N,)
         Labels. The classes are those that occur.
     n : int
         How many of each.
-    generator : torch.Generator, optional
-        Source of randomness, on the CPU; torch's global one if absent.
+    generator : torch.Generator or int, optional
+        Source of randomness, on the CPU, or a seed.
 
     Returns
     -------
@@ -204,7 +185,7 @@ def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | None = No
     Raises
     ------
     TypeError, ValueError
-        If ``y`` is no vector of integers, ``n < 1``, or a class has fewer than ``n``.
+        If a class has fewer than ``n`` samples, too.
 
     Examples
     --------
@@ -212,19 +193,21 @@ def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | None = No
     >>> y[balanced_subset(y, 2)]
     tensor([0, 0, 1, 1])
     """
-    n = _checks.count("n", n, at_least=1)
+    n, generator = _checks.count("n", n, at_least=1), _checks.seeded(generator)
+    classes, y = _checks.tensor("y", y).unique(return_inverse=True)
+    y = _checks.indices("y", y, len(y))
     chosen = []
-    for k in _labels(y).unique().tolist():
+    for k, name in enumerate(classes.tolist()):
         members = (y == k).nonzero().flatten()
         if len(members) < n:
-            raise ValueError(f"n: wanted at least {n} of class {k}, got {len(members)}")
+            raise ValueError(f"n: wanted at least {n} of class {name}, got {len(members)}")
         order = torch.randperm(len(members), generator=generator)
         chosen.append(members[order[:n].to(y.device)])
     return torch.cat(chosen)
 
 
 def load_photograph(name: str) -> Tensor:
-    """Load a photograph as a matrix of grey values.
+    """Return a photograph as a matrix of grey values.
 
     Parameters
     ----------
@@ -240,7 +223,6 @@ def load_photograph(name: str) -> Tensor:
     Raises
     ------
     ValueError
-        If there is no photograph of that name.
 
     References
     ----------
@@ -252,8 +234,7 @@ def load_photograph(name: str) -> Tensor:
     >>> load_photograph("china").shape
     torch.Size([427, 640])
     """
-    if name != "china":
-        raise ValueError(f"name: wanted 'china', got {name!r}")
+    _checks.one_of("name", name, ["china"])
     from sklearn.datasets import load_sample_image  # half a second to import: only when asked for
 
     colours = torch.tensor(load_sample_image("china.jpg"), dtype=torch.float64) / 255

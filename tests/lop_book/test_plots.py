@@ -32,9 +32,8 @@ def curves(line, of="get_ydata"):
     return [part[~np.isnan(part)].tolist() for part in np.split(data, gaps)[:-1]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_spectrum_has_its_ends_in_colour_and_on_top(ax, dtype):
-    values = torch.arange(9, 0, -1, dtype=dtype).expand(4, 9)
+def test_a_spectrum_has_its_ends_in_colour_and_on_top(ax):
+    values = torch.arange(9.0, 0, -1).expand(4, 9)
     assert plots.spectrum_over_time(ax, torch.arange(4), values, r=2) is ax
     assert [line.get_color() for line in ax.lines] == [plots.STAYS, plots.RISES, plots.FALLS]
     stays, rises, falls = (curves(line) for line in ax.lines)
@@ -50,16 +49,16 @@ def test_equal_curves_are_drawn_once(ax):
 
 
 @pytest.mark.parametrize(
-    ("values", "r", "error", "message"),
+    ("values", "r", "message"),
     [
-        (torch.rand(3, 4), 2, ValueError, "values: wanted more than 2r = 4 columns, got 4"),
-        (torch.rand(3, 4), 0, ValueError, "r: wanted r >= 1, got 0"),
-        (torch.rand(2, 9), 2, ValueError, r"t: wanted 2 steps as values has rows, got shape \(3,"),
-        (torch.ones(3, 9).long(), 2, TypeError, "values: wanted float32 or float64, got torch.int"),
+        (torch.rand(3, 4), 2, "values: wanted more than 2r = 4 columns, got 4"),
+        (torch.rand(3, 4), 0, "r: wanted r >= 1, got 0"),
+        (torch.rand(2, 9), 2, r"t: wanted 2 steps as values has rows, got shape \(3,"),
+        (torch.ones(3, 9) / 0, 2, "values: wanted finite entries"),
     ],
 )
-def test_what_is_no_spectrum_is_refused(ax, values, r, error, message):
-    with pytest.raises(error, match=message):
+def test_what_is_no_spectrum_is_refused(ax, values, r, message):
+    with pytest.raises(ValueError, match=message):
         plots.spectrum_over_time(ax, torch.arange(3), values, r)
 
 
@@ -72,16 +71,7 @@ def test_labels_of_groups_keep_apart(ax):
 
 
 def test_magnitudes_draw_zero_as_the_floor(ax):
-    image = plots.magnitudes(ax, [[0.0, -2.0]])
-    assert image.get_array().tolist() == [[pytest.approx(1e-17), 2.0]]
-    with pytest.raises(ValueError, match="A: wanted finite entries"):
-        plots.magnitudes(ax, [[float("nan")]])
-
-
-def test_compared_spectra_want_an_axis_for_each_run():
-    axes = Figure().subplots(1, 2)
-    with pytest.raises(ValueError, match="zip"):
-        plots.compared_spectra(axes, torch.arange(2), {"one": torch.rand(2, 5)}, r=1)
+    assert plots.magnitudes(ax, [[0.0, -2.0]]).get_array().tolist() == [[1e-17, 2.0]]
 
 
 # Compact files
@@ -142,7 +132,7 @@ def luminance(colour):
     return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
 
 
-@pytest.mark.parametrize("colour", [plots.RISES, plots.FALLS, plots.STAYS])
-def test_lines_and_their_labels_stand_out_from_white(colour):
-    # 3:1 is what WCAG asks of graphics; the dark theme inverts, which keeps the contrast.
-    assert 1.05 / (luminance(colour) + 0.05) > 3
+def test_lines_and_their_labels_stand_out_from_white():
+    for colour in (plots.RISES, plots.FALLS, plots.STAYS):
+        # 3:1 is what WCAG asks of graphics; the dark theme inverts, which keeps the contrast.
+        assert 1.05 / (luminance(colour) + 0.05) > 3

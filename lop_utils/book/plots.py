@@ -52,8 +52,7 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "svg.hashsalt": "lop",  # one source gives one file
-    # Lines that run straight for long lose their inner points: a page of a thousand stays small.
-    "path.simplify_threshold": 0.3,
+    "path.simplify_threshold": 0.3,  # a page of a thousand straight lines stays small
 }
 
 
@@ -73,8 +72,8 @@ def use_style() -> None:
 def compact_svg(figure: Figure) -> str:
     """Return a figure as SVG, in about half of the bytes that matplotlib writes.
 
-    Coordinates to a hundredth of a point are enough, most groups need no name, and a style has to
-    be said once. Names and classes occur in no other figure, so several can stand in one document.
+    Coordinates to a hundredth of a point are enough, and a style has to be said once. Names and
+    classes occur in no other figure, so several can stand in one document.
 
     Parameters
     ----------

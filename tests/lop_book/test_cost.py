@@ -116,15 +116,13 @@ def test_a_sampled_step_grows_with_the_sample_and_not_with_the_matrix():
 
 
 def test_half_the_bytes_in_single_precision():
-    for held in (
+    for moved in (
         lambda size: cost.full_step(100, 3, size=size).bytes,
         lambda size: cost.dense_step(100, 80, 5, 3, size=size).bytes,
         lambda size: cost.sampled_step(1000, 100, 80, 5, 3, size=size).bytes - 16 * 1000,
-        lambda size: cost.full_bytes(100, 3, size=size),
-        lambda size: cost.dense_bytes(100, 80, 5, 3, size=size),
         lambda size: cost.sampled_bytes(1000, 100, 80, 5, 3, size=size) - 16 * 1000,
     ):
-        assert held(8) == 2 * held(4)
+        assert moved(8) == 2 * moved(4)
 
 
 def test_a_billion_entries():
@@ -168,9 +166,5 @@ def test_the_clock_takes_the_least(monkeypatch):
 
 @pytest.mark.parametrize("name", ["side", "k", "rows"])
 def test_sizes_are_refused(name):
-    for value, error, message in (
-        (0, ValueError, f"{name}: wanted {name} >= 1, got 0"),
-        (2.0, TypeError, f"{name}: wanted a whole number, got 2.0"),
-    ):
-        with pytest.raises(error, match=f"^{message}$"):
-            cost.calibrate(**{"side": 4, "k": 2, name: value})
+    with pytest.raises(ValueError, match=f"^{name}: wanted {name} >= 1, got 0$"):
+        cost.calibrate(**{"side": 4, "k": 2, name: 0})

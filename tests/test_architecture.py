@@ -16,7 +16,8 @@ LAYERS = [  # a module imports only from rows above its own
     "features law losses readouts",
     "compression data descent factored images ratings",
     "completion",
-    "book.answers book.claims book.cost book.plots book.scale",
+    "book.answers book.claims book.cost book.scale book._svg",
+    "book.plots",
     "book.live",
 ]
 LAYER = {name: number for number, row in enumerate(LAYERS) for name in row.split()}

@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from lop_utils.book import plots
+from lop_utils.book import _svg, plots
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +142,8 @@ def test_lines_and_their_labels_stand_out_from_white():
         luminance = np.dot([0.2126, 0.7152, 0.0722], linear)
         # 3:1 is what WCAG asks of graphics; the dark theme inverts, which keeps the contrast.
         assert 1.05 / (luminance + 0.05) > 3
+
+
+def test_groups_go_and_what_closes_itself_stays():
+    text = '<svg><g><g a="1"><g/><g b="2"/><path/></g><g><path/></g></g></svg>'
+    assert _svg.compact(text) == '<svg><g a="1"><g/><g b="2"/><path/></g><path/></svg>'

@@ -12,7 +12,8 @@ import torch
 from common import agree, arguments, record, show
 from torch import distributed
 
-from lop_utils import factored, observed, sharded
+from lop_utils import factored, observed
+from lop_utils.book import sharded
 
 ETA, K = 1e-6, 10
 

@@ -55,6 +55,8 @@ def fetch(url: str, md5: str, file: str, folder: str | os.PathLike | None = None
         progressbar=sys.stderr.isatty(),
         timeout=_TIMEOUT,
         headers={"Accept-Encoding": "identity"},  # the checksum is that of the file as it lies
+        # pooch leaves an answer that is an error open.
+        hooks={"response": lambda answer, **_: None if answer.ok else answer.close()},
     )
     log = pooch.get_logger()
     level = log.level

@@ -242,9 +242,10 @@ def layerwise(
     >>> layerwise(compression_metric, [Z, 3 * Z, torch.stack([Z, Z**2])], y).shape
     torch.Size([2, 3])
     """
-    if not len(outputs):
+    found = [metric(Z, y) for Z in outputs]
+    if not found:
         raise ValueError("outputs: wanted at least one layer, got none")
-    return torch.stack(torch.broadcast_tensors(*(metric(Z, y) for Z in outputs)), -1)
+    return torch.stack(torch.broadcast_tensors(*found), -1)
 
 
 class Decay(NamedTuple):

@@ -154,7 +154,8 @@ def _read(path: Path, published: tuple[int, ...]) -> list[np.ndarray]:
             raise ValueError(f"x_train: wanted images as of shape {published}, got {first}")
         for part, x, y in (("train", *arrays[:2]), ("test", *arrays[2:])):
             if x.dtype != np.uint8 or x.shape[1:] != first or x.size == 0:
-                raise ValueError(f"x_{part}: wanted uint8 (N, *{first}), got {x.dtype} {x.shape}")
+                sizes = ", ".join(map(str, ("N", *first)))
+                raise ValueError(f"x_{part}: wanted uint8 ({sizes}), got {x.dtype} {x.shape}")
             if y.dtype != np.uint8 or y.shape != x.shape[:1] or y.max() > 9:
                 raise ValueError(
                     f"y_{part}: wanted uint8 ({len(x)},) of 0 to 9, got {y.dtype} {y.shape}"
@@ -234,8 +235,8 @@ def fetch_images(
     (Images(digits, 1797 of 8 x 8), torch.float32, torch.Size([64, 1797]))
     """
     _checks.one_of("name", name, NAMES)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype}")
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype!r}")
     if name == "digits":
         return _digits(dtype)
     path = _files.data_folder(folder) / f"{name}.npz"

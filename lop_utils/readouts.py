@@ -16,6 +16,18 @@ from lop_utils.features import _scale
 __all__ = ["Collapse", "Probe", "linear_probe", "neural_collapse", "principal_components"]
 
 
+def _side_by_side(name: str, A: Tensor, other_name: str, B: Tensor) -> None:
+    """Require one kind, and leading axes that fit."""
+    _checks.same_kind(name, A, other_name, B)
+    try:
+        torch.broadcast_shapes(A.shape[:-2], B.shape[:-2])
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: wanted the leading axes of {other_name}, {tuple(B.shape)}, got shape "
+            f"{tuple(A.shape)}"
+        ) from None
+
+
 class Collapse(NamedTuple):
     """How far features are from neural collapse; each is 0 when they have collapsed."""
 
@@ -99,7 +111,7 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     if (shape := _checks.tensor("W", W).shape)[-2:] != (K, d):
         raise ValueError(f"W: wanted shape (..., {K}, {d}), got {tuple(shape)}")
     W = _checks.features("W", W)
-    _checks.same_kind("W", W, "Z", Z)
+    _side_by_side("W", W, "Z", Z)
     return Collapse(nc1, apart(M.mT @ M), apart(W / _scale(W) @ M))
 
 
@@ -121,7 +133,7 @@ class Probe:
         Z = _checks.features("Z", Z)
         if Z.shape[-2] != self.W.shape[-1]:
             raise ValueError(f"Z: wanted d = {self.W.shape[-1]} rows, got shape {tuple(Z.shape)}")
-        _checks.same_kind("Z", Z, "W", self.W)
+        _side_by_side("Z", Z, "W", self.W)
         return (self.W @ Z + self.b).argmax(-2)
 
     def accuracy(self, Z: Tensor, y: Tensor) -> Tensor:

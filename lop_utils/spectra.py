@@ -106,7 +106,7 @@ def vector_angles(U: Tensor, V: Tensor) -> Tensor:
     units = []
     for name, A in (("U", U), ("V", V)):
         A = A / A.abs().amax(0)  # else the squares of very long or short columns are lost
-        if A.isnan().any() and not A.is_meta:
+        if not A.is_meta and A.isnan().any():
             raise ValueError(f"{name}: wanted columns of any length but zero, got a zero column")
         units.append(A / torch.linalg.norm(A, dim=0))
     U, V = units

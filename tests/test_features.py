@@ -1,4 +1,4 @@
-"""Scatter and separation of classes against loops, closed forms and wrong variants."""
+"""Scatter and separation of classes against d x d matrices and closed forms."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 from columns import KINDS
+from scipy.spatial.distance import pdist
 
 from lop_utils import features, init
 
@@ -40,67 +41,44 @@ def turn(d, generator):
 # The oracle
 
 
-def moments(Z, y):
-    """Take sums over samples, one after the other: the mean of all and that of each class."""
-    columns, classes = list(Z.numpy().T), y.tolist()
-    means = []
-    for k in range(max(classes) + 1):
-        own = [z for z, c in zip(columns, classes, strict=True) if c == k]
-        means.append(sum(own) / len(own))
-    return columns, classes, sum(columns) / len(columns), means
+def means_of(Z, y):
+    return np.stack([Z.numpy()[:, y.numpy() == k].mean(1) for k in range(y.max() + 1)], axis=1)
 
 
-def cosines(vectors):
-    """Return the cosine of each pair."""
-    return [
-        sum(a * b) / math.sqrt(sum(a * a) * sum(b * b))
-        for a, b in itertools.combinations(vectors, 2)
-    ]
-
-
-def by_loops(Z, y):
+def by_matrices(Z, y):
     """Return all metrics from d x d matrices and from pairs of means."""
-    columns, classes, overall, means = moments(Z, y)
-    N = len(columns)
-    within = sum(
-        np.outer(z - means[c], z - means[c]) for z, c in zip(columns, classes, strict=True)
-    )
-    between = sum(np.outer(means[c] - overall, means[c] - overall) for c in classes)
-    centre = sum(means) / len(means)
+    means = means_of(Z, y)
+    within = np.trace(np.cov(Z.numpy() - means[:, y], bias=True))
+    between = np.trace(np.cov(means[:, y], bias=True))
+    centred = 1 - pdist((means - means.mean(1, keepdims=True)).T, "cosine")
     return {
-        "within": np.trace(within / N),
-        "between": np.trace(between / N),
-        "C": np.trace(within) / np.trace(between),
-        "D": 1 - max(cosines(means)),
-        "S": 1 - max(map(abs, cosines([m - centre for m in means]))),
+        "within": within,
+        "between": between,
+        "C": within / between,
+        "D": pdist(means.T, "cosine").min(),
+        "S": 1 - abs(centred).max(),
     }
 
 
 SIZES = {"unbalanced": [7, 1, 3, 12], "balanced": [5, 5, 5, 5], "two": [2, 9], "one-each": [1] * 4}
-each_sizes = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 
 
 @each_metric
-@each_sizes
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_metrics_equal_the_slow_way_layer_by_layer(name, sizes, generator):
     Z, y = sample(sizes, generator, lead=(2, 3))
     copies = Z.clone(), y.clone()
     found = METRICS[name](Z, y)
     assert found.shape == (2, 3) and found.dtype == Z.dtype
     for index in itertools.product(range(2), range(3)):
-        # One layer of a stack is what that layer gives alone, and what loops give.
+        # One layer of a stack is what that layer gives alone, and what matrices give.
         for value in (found[index], METRICS[name](Z[index], y)):
-            assert value.item() == pytest.approx(by_loops(Z[index], y)[name], rel=1e-12, abs=1e-14)
+            assert value.item() == pytest.approx(
+                by_matrices(Z[index], y)[name], rel=1e-12, abs=1e-14
+            )
+        means = features.class_means(Z, y)[index].numpy()
+        assert np.abs(means - means_of(Z[index], y)).max() < 1e-14
     assert torch.equal(Z, copies[0]) and torch.equal(y, copies[1])
-
-
-@each_sizes
-def test_class_means_equal_the_slow_way(sizes, generator):
-    Z, y = sample(sizes, generator, lead=(2,))
-    found = features.class_means(Z, y)
-    assert found.shape == (2, 6, len(sizes))
-    for i in range(2):
-        assert np.abs(found[i].numpy() - np.stack(moments(Z[i], y)[3], axis=1)).max() < 1e-14
 
 
 def test_layers_of_any_width_share_their_input_over_runs(generator):
@@ -110,86 +88,13 @@ def test_layers_of_any_width_share_their_input_over_runs(generator):
     assert found.shape == (2, 3)
     for b in range(2):
         assert found[b].tolist() == pytest.approx(
-            [by_loops(Z, y)["C"] for Z in (X, layers[1][b], layers[2][b])], rel=1e-12
+            [by_matrices(Z, y)["C"] for Z in (X, layers[1][b], layers[2][b])], rel=1e-12
         )
     with pytest.raises(ValueError, match=r"^outputs: wanted at least one layer, got none"):
         features.layerwise(C, [], y)
 
 
-# Wrong variants
-
-
-def overwritten(Z, y):
-    """Do as a published implementation: the mean lands in the class's first sample."""
-    Z = Z.clone()
-    for k in range(int(y.max()) + 1):
-        first = torch.nonzero(y == k)[0, 0]
-        Z[:, first] = Z[:, y == k].mean(1)
-    return by_loops(Z, y)
-
-
-def with_scatter(change):
-    """Return the metrics with other matrices within and between."""
-
-    def wrong(Z, y):
-        truth = by_loops(Z, y)
-        within, between = change(Z, y, truth["within"], truth["between"])
-        return truth | {"within": within, "between": between, "C": within / between}
-
-    return wrong
-
-
-def of_equal_classes(Z, y, within, between):
-    """Let classes count equally, however few their samples."""
-    columns, classes, _, means = moments(Z, y)
-    each = [
-        np.mean([np.sum((z - m) ** 2) for z, c in zip(columns, classes, strict=True) if c == k])
-        for k, m in enumerate(means)
-    ]
-    centre = sum(means) / len(means)
-    return np.mean(each), np.mean([np.sum((m - centre) ** 2) for m in means])
-
-
-def separation(change):
-    """Return the metrics with other cosines in D."""
-    return lambda Z, y: by_loops(Z, y) | {"D": 1 - max(change(moments(Z, y)[3]))}
-
-
-def centred(means):
-    return [m - sum(means) / len(means) for m in means]
-
-
-WRONG = {
-    "first-sample-overwritten": (overwritten, "within"),
-    "mean-over-d": (with_scatter(lambda Z, y, w, b: (w / len(Z), b)), "C"),
-    "mean-over-d-of-both": (with_scatter(lambda Z, y, w, b: (w / len(Z), b / len(Z))), "between"),
-    "K-1-for-K": (with_scatter(lambda Z, y, w, b: (w, b * 4 / 3)), "C"),
-    "N-1-for-N": (with_scatter(lambda Z, y, w, b: (w * len(y) / (len(y) - 1), b)), "C"),
-    "classes-count-equally": (with_scatter(of_equal_classes), "C"),
-    "centred-means": (separation(lambda means: cosines(centred(means))), "D"),
-    "unsigned-cosine": (separation(lambda means: map(abs, cosines(means))), "D"),
-}
-
-
-@pytest.mark.parametrize(("wrong", "metric"), WRONG.values(), ids=WRONG)
-def test_a_wrong_variant_would_be_seen(wrong, metric, generator):
-    Z, y = sample(SIZES["unbalanced"], generator)
-    Z = Z - 3 * (y == 3) * features.class_means(Z, y)[:, 2:3]  # an opposite pair: signs count
-    found = METRICS[metric](Z, y).item()
-    assert found == pytest.approx(by_loops(Z, y)[metric], rel=1e-12)
-    assert abs(wrong(Z, y)[metric] / found - 1) > 1e-2
-
-
 # What the definitions imply
-
-
-@each_sizes
-def test_within_and_between_add_up_to_the_variance(sizes, generator):
-    Z, y = sample(sizes, generator)
-    within, between = features.scatter(Z, y)
-    variance = np.trace(np.cov(Z.numpy(), bias=True))
-    assert (within + between).item() == pytest.approx(variance, rel=1e-13)
-    assert within.item() >= 0 and between.item() > 0
 
 
 def test_what_a_metric_is_blind_to(generator):
@@ -223,6 +128,8 @@ def test_no_scale_overflows(name, scale, generator):
     one, other = METRICS[name](stack, y).tolist()
     assert other == pytest.approx(one, rel=rel)
     assert one == pytest.approx(METRICS[name](Z.double(), y).item(), rel=1e-4)
+    apart = torch.tensor([[1.0, 1e-25], [0.0, 1e-25]])  # means of very different lengths
+    assert features.discrimination_metric(apart, [0, 1]).item() == pytest.approx(0.2929, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -233,12 +140,6 @@ def test_half_precision_is_accumulated_in_single(dtype, generator):
         found = metric(Z, y)
         assert found.dtype == torch.float32
         assert found.item() == pytest.approx(metric(Z.double(), y).item(), rel=1e-4), name
-
-
-def test_means_of_very_different_lengths_keep_their_angle():
-    Z = torch.tensor([[1.0, 1e-25], [0.0, 1e-25]])
-    found = features.discrimination_metric(Z, torch.tensor([0, 1])).item()
-    assert found == pytest.approx(1 - math.sqrt(0.5), rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -299,18 +200,16 @@ def test_a_geometric_fit_is_a_line_through_logarithms(generator):
 
 
 @pytest.mark.parametrize(
-    ("values", "error", "message"),
+    ("values", "message"),
     [
-        ("abc", TypeError, "values: wanted a tensor of numbers, got str"),
-        (torch.ones(3).int(), TypeError, "values: wanted float32 or float64, got torch.int32"),
-        (torch.ones(4, 2), ValueError, "values: wanted at least three numbers, got shape (4, 2)"),
-        (torch.tensor(1.0), ValueError, "values: wanted shape (..., n) with entries, got ()"),
-        (torch.arange(3.0), ValueError, "values: wanted positive numbers, got 0.0"),
-        (torch.ones(3) / 0, ValueError, "values: wanted finite entries, got NaN or infinity"),
+        (torch.ones(4, 2), "values: wanted at least three numbers, got shape (4, 2)"),
+        (torch.tensor(1.0), "values: wanted shape (..., n) with entries, got ()"),
+        (torch.arange(3.0), "values: wanted positive numbers, got 0.0"),
+        (torch.ones(3) / 0, "values: wanted finite entries, got NaN or infinity"),
     ],
 )
-def test_what_has_no_decay_is_refused(values, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
+def test_what_has_no_decay_is_refused(values, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
         features.geometric_fit(values)
 
 
@@ -341,15 +240,10 @@ Z3, Y3 = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1, 2
 @pytest.mark.parametrize(
     ("Z", "y", "error", "message"),
     [
-        (Z3.int(), Y3, TypeError, "Z: wanted float32 or float64, got torch.int32"),
         (Z3[0], Y3, ValueError, "Z: wanted shape (..., d, N) with entries, got (3,)"),
         (Z3 * math.nan, Y3, ValueError, "Z: wanted finite entries, got NaN or infinity"),
-        (Z3, Y3.double(), TypeError, "y: wanted whole numbers, got torch.float64"),
-        (Z3, ["cat", "dog", "cat"], TypeError, "y: wanted a tensor of numbers, got list"),
-        (Z3, Y3[:2], ValueError, "y: wanted N = 3 labels as Z has columns, got (2,)"),
         (Z3, Y3[:, None], ValueError, "y: wanted N = 3 labels as Z has columns, got (3, 1)"),
-        (Z3, Y3 - 1, ValueError, "y: wanted 0 to 2, got -1 to 1"),
-        (Z3, torch.tensor([0, 0, 2]), ValueError, "y: wanted samples of all classes 0 to 2, got"),
+        (Z3, ["cat", "dog", "cat"], TypeError, "y: wanted a tensor of numbers, got list"),
     ],
 )
 @pytest.mark.parametrize("function", [*METRICS.values(), features.class_means])
@@ -367,4 +261,3 @@ def test_what_cannot_be_compared():
         features.discrimination_metric(Z3 * (Y3 > 0), Y3)
     with pytest.raises(ValueError, match=message):  # of 1, 2 and 3 the middle is the centre
         features.centred_separation(Z3[:1], Y3)
-    assert features.discrimination_metric(Z3[:1], Y3).item() == 0

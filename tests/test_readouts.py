@@ -44,10 +44,9 @@ def parts(Z, y):
     return scatter, means, means - means.mean(1, keepdims=True)
 
 
-def from_simplex(G, norm=None):
+def from_simplex(G):
     K = len(G)
-    E = (np.eye(K) - 1 / K) / math.sqrt(K - 1)
-    return np.linalg.norm(G / np.linalg.norm(G) - (E if norm is None else E * norm))
+    return np.linalg.norm(G / np.linalg.norm(G) - (np.eye(K) - 1 / K) / math.sqrt(K - 1))
 
 
 def by_matrices(Z, y, W):
@@ -68,12 +67,11 @@ CASES = {
     "d=1": (1, [5, 3, 4]),
     "d>N": (40, [2, 3, 4]),
 }
-each_case = pytest.mark.parametrize(("d", "sizes"), CASES.values(), ids=CASES)
 
 
-@each_case
-@pytest.mark.parametrize("lead", [(), (2, 3)], ids=str)
-def test_collapse_equals_the_slow_way_layer_by_layer(d, sizes, lead, generator):
+@pytest.mark.parametrize(("d", "sizes"), CASES.values(), ids=CASES)
+def test_collapse_equals_the_slow_way_layer_by_layer(d, sizes, generator):
+    lead = (2, 3)
     Z, y = sample(sizes, generator, d=d, lead=lead)
     W = torch.randn(*lead, len(sizes), d, generator=generator, **F64)
     copies = Z.clone(), W.clone()
@@ -84,34 +82,6 @@ def test_collapse_equals_the_slow_way_layer_by_layer(d, sizes, lead, generator):
             assert value[index].item() == pytest.approx(truth, rel=1e-9, abs=1e-13)
     assert torch.equal(Z, copies[0]) and torch.equal(W, copies[1])
     assert readouts.neural_collapse(Z, y).nc3 is None
-
-
-def wrong_collapse(Z, y, W):
-    scatter, means, M = parts(Z, y)
-    K, pinv = len(scatter), np.linalg.pinv
-    within, between = sum(scatter) / K, M @ M.T / K
-    sizes = np.bincount(y) / len(y)
-    by_samples = sum(share * A for share, A in zip(sizes, scatter, strict=True))
-    return {
-        "samples-count-equally": (0, np.trace(by_samples @ pinv(between, rcond=1e-10)) / K),
-        "not-divided-by-K": (0, np.trace(within @ pinv(between, rcond=1e-10))),
-        "K-1-in-between": (0, np.trace(within @ pinv(between * K / (K - 1), rcond=1e-10)) / K),
-        "ratio-of-traces": (0, np.trace(within) / np.trace(between)),
-        "null-space-inverted": (0, np.trace(within @ pinv(between, rcond=1e-30)) / K),
-        "uncentred-Gram": (1, from_simplex(means.T @ means)),
-        "K-for-K-1": (1, from_simplex(M.T @ M, math.sqrt((K - 1) / K))),
-        "uncentred-duality": (2, from_simplex(W.numpy() @ means)),
-    }
-
-
-@pytest.mark.parametrize("name", wrong_collapse(torch.eye(3), torch.arange(3), torch.eye(3)))
-def test_a_wrong_collapse_would_be_seen(name, generator):
-    Z, y = sample([7, 1, 3, 12], generator)
-    W = torch.randn(4, 6, generator=generator, **F64)
-    part, wrong = wrong_collapse(Z, y, W)[name]
-    found = readouts.neural_collapse(Z, y, W)[part].item()
-    assert found == pytest.approx(by_matrices(Z, y, W)[part], rel=1e-11)
-    assert abs(wrong / found - 1) > 1e-3
 
 
 @pytest.mark.parametrize("K", [2, 3, 5])
@@ -192,58 +162,33 @@ def test_features_without_classes_have_not_collapsed(generator):
 # Linear probes
 
 
-def by_ridge(Z, y, alpha, **options):
-    fitted = Ridge(alpha=alpha, **options).fit(Z.T.numpy(), np.eye(int(y.max()) + 1)[y])
-    return fitted.coef_, fitted.intercept_
-
-
 SHAPES = {"d<N": 6, "d=N": 23, "d>N": 60, "d=1": 1}
 each_shape = pytest.mark.parametrize("d", SHAPES.values(), ids=SHAPES)
 
 
 @each_shape
 @pytest.mark.parametrize("ridge", [1e-3, 1.0])
-def test_a_probe_is_scikit_learn_s_ridge(d, ridge, generator):
-    Z, y = sample([7, 1, 3, 12], generator, d=d)
-    copy = Z.clone()
-    probe = readouts.linear_probe(Z, y, ridge=ridge)
-    W, b = probe.W, probe.b
-    # Ours has 1/N before the squares and s before the penalty; theirs has neither.
-    s = np.var(Z.numpy(), axis=1).mean()
-    coef, intercept = by_ridge(Z, y, ridge * s * 23)
-    assert W.shape == (4, d) and b.shape == (4, 1)
-    assert np.abs(W.numpy() - coef).max() < 1e-9 * np.abs(coef).max()
-    assert np.abs(b.numpy()[:, 0] - intercept).max() < 1e-9 * np.abs(intercept).max()
-    wrong = {
-        "not-by-N": by_ridge(Z, y, ridge * s),
-        "not-by-variance": by_ridge(Z, y, ridge * 23),
-        "sum-of-variances": by_ridge(Z, y, ridge * s * d * 23),
-        "no-intercept": by_ridge(Z, y, ridge * s * 23, fit_intercept=False),
-    }
-    for name, (other, _) in wrong.items():
-        if d > 1 or name != "sum-of-variances":
-            assert np.abs(W.numpy() - other).max() > 1e-4 * np.abs(coef).max(), name
-    assert torch.equal(Z, copy)
-
-
-@each_shape
-def test_probes_of_a_stack_are_those_of_each_layer(d, generator):
+def test_a_probe_is_scikit_learn_s_ridge_layer_by_layer(d, ridge, generator):
     Z, y = sample([7, 1, 3, 12], generator, d=d, lead=(2, 3))
-    probe = readouts.linear_probe(Z, y, ridge=1e-2)
-    assert probe.predict(Z).shape == (2, 3, 23) and probe.predict(Z).dtype == torch.int64
-    assert probe.accuracy(Z, y).shape == (2, 3)
+    copy, probe = Z.clone(), readouts.linear_probe(Z, y, ridge=ridge)
+    assert probe.W.shape == (2, 3, 4, d) and probe.b.shape == (2, 3, 4, 1)
+    predicted, accuracy = probe.predict(Z), probe.accuracy(Z, y)
+    assert predicted.shape == (2, 3, 23) and predicted.dtype == torch.int64
     for index in itertools.product(range(2), range(3)):
-        alone = readouts.linear_probe(Z[index], y, ridge=1e-2)
-        for A, B in ((probe.W, alone.W), (probe.b, alone.b)):
-            assert (A[index] - B).abs().max() < 1e-11 * B.abs().max()
-        assert torch.equal(probe.predict(Z)[index], alone.predict(Z[index]))
-        assert probe.accuracy(Z, y)[index] == alone.accuracy(Z[index], y)
+        A = Z[index].T.numpy()
+        # Ours has 1/N before the squares and s before the penalty; theirs has neither.
+        other = Ridge(alpha=ridge * A.var(0).mean() * 23).fit(A, np.eye(4)[y])
+        for ours, theirs in ((probe.W, other.coef_), (probe.b, other.intercept_[:, None])):
+            assert np.abs(ours[index].numpy() - theirs).max() < 1e-9 * np.abs(theirs).max()
+        assert np.array_equal(predicted[index], other.predict(A).argmax(1))
+        assert accuracy[index] == (predicted[index] == y).double().mean()
+    assert torch.equal(Z, copy)
 
 
 def test_a_probe_predicts_the_largest_output_and_counts_what_is_right(generator):
     probe = readouts.Probe(torch.eye(3), torch.tensor([[0.0], [0.0], [0.5]]))
     Z = torch.tensor([[1.0, 0.0, 0.2], [-3.0, 1.0, 0.0], [0.0, 0.6, 0.1]])
-    assert probe.predict(Z).tolist() == [0, 2, 2]
+    assert probe.predict(Z).tolist() == [0, 2, 2] and repr(probe) == "Probe(W 3 x 3)"
     assert probe.accuracy(Z, torch.tensor([0, 1, 2])).item() == 2 / 3
     Z, y = sample([30] * 4, generator, apart=20)
     assert readouts.linear_probe(Z, y, ridge=1e-3).accuracy(Z, y).item() == 1
@@ -258,12 +203,7 @@ def test_features_that_do_not_vary_give_the_shares_of_the_classes(d):
     )
 
 
-# Principal planes
-
-
-def upright(plane):
-    """Turn each axis so that its largest coordinate is positive, one by one."""
-    return np.stack([row if max(row) == max(abs(row)) else -row for row in plane])
+# Principal components
 
 
 @pytest.mark.parametrize(("d", "N", "k"), [(6, 20, 2), (20, 6, 3), (5, 5, 4), (3, 9, 3), (1, 4, 1)])
@@ -273,22 +213,10 @@ def test_principal_components_are_scikit_learn_s(d, N, k, generator):
     found = readouts.principal_components(Z, k)
     assert found.shape == (2, 3, k, N) and torch.equal(Z, copy)
     for index in itertools.product(range(2), range(3)):
-        expected = upright(PCA(k, svd_solver="full").fit_transform(Z[index].T.numpy()).T)
-        assert np.abs(found[index].numpy() - expected).max() < 1e-12
-        alone = readouts.principal_components(Z[index], k)
-        assert (found[index] - alone).abs().max() < 1e-12
-
-
-def test_a_plane_is_found_wherever_it_lies(generator):
-    flat = torch.randn(2, 30, generator=generator, **F64)
-    flat -= flat.mean(1, keepdim=True)
-    E, shift = frame(7, 2, generator), torch.randn(7, 1, generator=generator, **F64)
-    found = readouts.principal_components(E @ flat + shift)
-    assert (torch.cdist(found.T, found.T) - torch.cdist(flat.T, flat.T)).abs().max() < 1e-7
-    assert (found.T @ found - flat.T @ flat).abs().max() < 1e-12
-    mirrored = readouts.principal_components(shift - E @ flat)
-    assert (mirrored - found).abs().max() < 1e-12  # the sign is that of the rule
-    assert (found.max(1).values == found.abs().max(1).values).all()
+        rows = PCA(k, svd_solver="full").fit_transform(Z[index].T.numpy()).T
+        # Each axis so that its largest coordinate is positive.
+        rows = np.stack([row if max(row) == max(abs(row)) else -row for row in rows])
+        assert np.abs(found[index].numpy() - rows).max() < 1e-12
 
 
 # Device, dtype and refusals
@@ -300,12 +228,8 @@ def test_device_and_dtype_are_kept(place, generator):
 
     def everything(Z, y, W):
         probe = readouts.linear_probe(Z, y, ridge=0.1)
-        return [
-            *readouts.neural_collapse(Z, y, W),
-            probe.W,
-            probe.b,
-            readouts.principal_components(Z),
-        ]
+        collapse = readouts.neural_collapse(Z, y, W)
+        return [*collapse, probe.W, probe.b, readouts.principal_components(Z)]
 
     given = everything(Z.to(**place.kind), y.to(place.kind["device"]), W.to(**place.kind))
     for A, B in zip(given, everything(Z, y, W), strict=True):
@@ -338,36 +262,26 @@ def fit(Z, y, ridge=1e-3):
 @pytest.mark.parametrize(
     ("function", "arguments", "error", "message"),
     [
-        (collapse, (Z3[0], Y3), ValueError, "Z: wanted shape (..., d, N) with entries, got (3,)"),
         (collapse, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
-        (collapse, (Z3, Y3, "W"), TypeError, "W: wanted a tensor of numbers, got str"),
         (collapse, (Z3, Y3, Z3), ValueError, "W: wanted shape (..., 3, 2), got (2, 3)"),
         (collapse, (Z3, Y3, Z3.T * math.nan), ValueError, "W: wanted finite entries, got NaN"),
-        (collapse, (Z3, Y3, Z3.T.int()), TypeError, "W: wanted float32 or float64, got torch.int"),
         (collapse, (Z3, Y3, Z3.T.double()), ValueError, "W: wanted torch.float32 on cpu as Z, got"),
-        (fit, (Z3 * math.nan, Y3), ValueError, "Z: wanted finite entries, got NaN or infinity"),
         (fit, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
         (fit, (Z3, Y3, 0.0), ValueError, "ridge: wanted ridge > 0, got 0.0"),
+        (
+            collapse,
+            (Z3.expand(2, 2, 3), Y3, Z3.mT.expand(5, 3, 2)),
+            ValueError,
+            "W: wanted the lea",
+        ),
         (PROBE.predict, (Z3.T,), ValueError, "Z: wanted d = 2 rows, got shape (3, 2)"),
         (PROBE.predict, (Z3.double(),), ValueError, "Z: wanted torch.float32 on cpu as W, got"),
         (PROBE.accuracy, (Z3, Y3[:, None]), ValueError, "y: wanted a vector with entries, got"),
-        (
-            PROBE.accuracy,
-            (Z3, Y3[:1]),
-            ValueError,
-            "y: wanted N = 3 labels as Z has columns, got 1",
-        ),
+        (PROBE.accuracy, (Z3, Y3[:1]), ValueError, "y: wanted N = 3 labels as Z has columns, go"),
         (PROBE.accuracy, (Z3, Y3 + 1), ValueError, "y: wanted 0 to 2, got 1 to 3"),
-        (PROBE.accuracy, (Z3, Y3.float()), TypeError, "y: wanted whole numbers, got torch.float32"),
-        (components, (Z3.int(),), TypeError, "Z: wanted float32 or float64, got torch.int32"),
-        (components, (Z3, 0), ValueError, "k: wanted k >= 1, got 0"),
         (components, (Z3, 3), ValueError, "k: wanted at most min(d, N) = 2, got 3"),
     ],
 )
 def test_what_is_refused_is_named(function, arguments, error, message):
     with pytest.raises(error, match="^" + re.escape(message)):
         function(*arguments)
-
-
-def test_a_probe_is_shown_by_its_shape():
-    assert repr(PROBE) == "Probe(W 3 x 2)"

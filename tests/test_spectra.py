@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from columns import KINDS
 
-from lop_utils import dln, spectra
+from lop_utils import init, spectra
 
 F64 = {"dtype": torch.float64}
 
 
 def frame(d, k, generator, kind=F64):
     """Draw k orthonormal columns."""
-    return dln.orthogonal_init((k, d), 1.0, generator=generator, **kind)[0]
+    return init.orthogonal((k, d), 1.0, generator=generator, **kind)[0]
 
 
 def tilted(d, angles, generator, kind=F64):
@@ -25,16 +26,6 @@ def tilted(d, angles, generator, kind=F64):
     angles = torch.tensor(angles, **kind)
     turn = frame(k, k, generator, kind)
     return E[:, :k], (E[:, :k] * angles.cos() + E[:, k:] * angles.sin()) @ turn
-
-
-def by_arccos(P, Q):
-    """Take the textbook's route, which loses the small angles."""
-    return torch.acos(torch.linalg.svdvals(P.T @ Q).clamp(max=1))
-
-
-def by_arcsin(P, Q):
-    """Take the other route alone, which loses the right angles."""
-    return torch.asin(torch.linalg.svdvals(Q - P @ (P.T @ Q)).clamp(max=1)).flip(0)
 
 
 # Principal angles
@@ -57,70 +48,6 @@ def test_a_line_and_a_plane_turned_by_a_known_angle(angle, generator):
     assert abs(spectra.principal_angles(P, -Q).item() - angle) < 1e-15 + 1e-14 * angle
 
 
-def test_all_angles_at_once_in_order(generator):
-    P, Q = tilted(40, [1.5, 1e-9, 0.7, 1e-12, math.pi / 4], generator)
-    expected = torch.tensor([1e-12, 1e-9, math.pi / 4, 0.7, 1.5], **F64).sort().values
-    assert (spectra.principal_angles(P, Q) - expected).abs().max() < 1e-14
-
-
-def test_small_angles_are_seen_where_the_arc_cosine_is_blind(generator):
-    P, Q = tilted(100, [1e-12] * 20, generator)
-    assert (spectra.principal_angles(P, Q) - 1e-12).abs().max() < 1e-14
-    # Its floor: the square root of twice the machine precision, and noise of that size.
-    assert by_arccos(P, Q).max() > 1e-8
-    assert math.acos(1 - np.finfo(float).eps) > 2e-8
-
-
-def test_angles_near_a_right_one_are_seen_where_the_arc_sine_is_blind(generator):
-    angle = math.pi / 2 - 1e-9
-    P, Q = tilted(30, [angle], generator)
-    assert abs(spectra.principal_angles(P, Q).item() - angle) < 1e-14
-    assert abs(by_arcsin(P, Q).item() - angle) > 5e-10
-
-
-def test_a_subspace_has_no_angle_with_itself(generator):
-    P = frame(100, 94, generator)
-    assert spectra.principal_angles(P, P @ frame(94, 94, generator)).max() < 1e-13
-
-
-def test_principal_angles_depend_on_the_spaces_alone(generator):
-    P, Q = frame(20, 5, generator), frame(20, 3, generator)
-    R = frame(20, 20, generator)
-    expected = spectra.principal_angles(P, Q)
-    turned = spectra.principal_angles(R @ P @ frame(5, 5, generator), R @ Q)
-    assert (turned - expected).abs().max() < 1e-13
-
-
-@pytest.mark.parametrize(
-    ("P", "Q", "error", "message"),
-    [
-        (torch.ones(3), torch.eye(3), ValueError, "P: wanted a matrix, got shape (3,)"),
-        (torch.eye(3).int(), torch.eye(3), TypeError, "P: wanted a floating-point matrix"),
-        (torch.eye(3)[:2], torch.eye(3), ValueError, "P: wanted at most 2 columns, got 3"),
-        (2 * torch.eye(3), torch.eye(3), ValueError, "P: wanted an orthogonal matrix times eps"),
-        (torch.eye(3), torch.ones(3, 2), ValueError, "Q: wanted an orthogonal matrix times eps"),
-        (torch.eye(3), torch.eye(3).double(), ValueError, "Q: wanted torch.float32 on cpu as P"),
-        (
-            torch.eye(3)[:, :1],
-            torch.eye(3),
-            ValueError,
-            "Q: wanted 3 rows and at most 1 columns, got (3, 3)",
-        ),
-        (
-            torch.eye(3),
-            torch.eye(4)[:, :2],
-            ValueError,
-            "Q: wanted 3 rows and at most 3 columns, got (4, 2)",
-        ),
-        (torch.eye(3) * math.nan, torch.eye(3), ValueError, "P: wanted finite entries, got NaN"),
-    ],
-    ids=["vector", "integers", "wide", "long", "skew", "dtype", "more-columns", "rows", "nan"],
-)
-def test_principal_angles_refuse(P, Q, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
-        spectra.principal_angles(P, Q)
-
-
 # Angles of vectors
 
 
@@ -130,29 +57,6 @@ def test_vectors_turned_by_a_known_angle(angle, generator):
     for sign_and_length in (1.0, -1.0, 7.0, -1e-8):
         given = spectra.vector_angles(U, sign_and_length * V).item()
         assert abs(given - angle) < 1e-15 + 1e-14 * angle
-
-
-def test_vector_angles_column_by_column(generator):
-    U, V = (torch.randn(6, 4, generator=generator, **F64) for _ in range(2))
-    for k, angle in enumerate(spectra.vector_angles(U, V).tolist()):
-        cosine = abs(U[:, k] @ V[:, k]) / (U[:, k].norm() * V[:, k].norm())
-        assert math.cos(angle) == pytest.approx(cosine.item(), rel=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("U", "V", "error", "message"),
-    [
-        (torch.ones(3), torch.eye(3), ValueError, "U: wanted a matrix, got shape (3,)"),
-        (torch.eye(3), torch.eye(2), ValueError, "V: wanted shape (3, 3), got (2, 2)"),
-        (torch.eye(3), torch.eye(3).double(), ValueError, "V: wanted torch.float32 on cpu as U"),
-        (torch.eye(3).tril(-1), torch.eye(3), ValueError, "U: wanted columns of any length but"),
-        (torch.eye(3), torch.eye(3).tril(-1), ValueError, "V: wanted columns of any length but"),
-    ],
-    ids=["vector", "shape", "dtype", "zero-U", "zero-V"],
-)
-def test_vector_angles_refuse(U, V, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
-        spectra.vector_angles(U, V)
 
 
 # Angles of singular vectors
@@ -172,23 +76,6 @@ def test_singular_angles_of_a_layer_turned_on_purpose(generator):
     angles = spectra.singular_angles((U * s) @ (V @ turn).T, (U * s) @ V.T, r)
     assert (angles.right - torch.tensor([0.3, 0.3, 0.2], **F64)).abs().max() < 1e-13
     assert angles.left.max() < 1e-13
-
-
-@pytest.mark.parametrize(
-    ("W", "W_ref", "r", "error", "message"),
-    [
-        (torch.ones(3, 2), torch.eye(3), 1, ValueError, "W: wanted shape (3, 3), got (3, 2)"),
-        (torch.eye(3), torch.eye(2), 1, ValueError, "W_ref: wanted shape (3, 3), got (2, 2)"),
-        (torch.eye(3), torch.eye(3).double(), 1, ValueError, "W_ref: wanted torch.float32 on cpu"),
-        (torch.eye(4), torch.eye(4), 2, ValueError, "r: wanted 2r < d = 4, got r = 2"),
-        (torch.eye(4), torch.eye(4), 0, ValueError, "r: wanted r >= 1, got 0"),
-        (torch.eye(4), torch.eye(4), 1.0, TypeError, "r: wanted a whole number, got 1.0"),
-    ],
-    ids=["not-square", "shape", "dtype", "2r=d", "r=0", "fraction"],
-)
-def test_singular_angles_refuse(W, W_ref, r, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
-        spectra.singular_angles(W, W_ref, r)
 
 
 # Ranks
@@ -244,69 +131,26 @@ def test_ranks_of_a_halving_spectrum_in_closed_form():
     assert spectra.numerical_rank(s, 0).item() == 60
 
 
-@pytest.mark.parametrize(
-    ("s", "error", "message"),
-    [
-        ([1.0], TypeError, "s: wanted a floating-point tensor, got <class 'list'>"),
-        (torch.ones(2).int(), TypeError, "s: wanted a floating-point tensor, got torch.int32"),
-        (torch.tensor(1.0), ValueError, "s: wanted singular values along the last axis, got ()"),
-        (torch.ones(2, 0), ValueError, "s: wanted singular values along the last axis, got (2, 0)"),
-        (torch.tensor([1, -1.0]), ValueError, "s: wanted finite singular values >= 0, got"),
-        (torch.tensor([1, math.nan]), ValueError, "s: wanted finite singular values >= 0, got"),
-        (torch.tensor([1, math.inf]), ValueError, "s: wanted finite singular values >= 0, got"),
-        (torch.tensor([[1.0], [0.0]]), ValueError, "s: wanted a non-zero spectrum, got zeros"),
-    ],
-    ids=["list", "integers", "scalar", "empty", "negative", "nan", "inf", "zero"],
-)
-@each_rank
-def test_ranks_refuse(rank, oracle, s, error, message):
-    with pytest.raises(error, match="^" + re.escape(message)):
-        rank(s)
+@pytest.mark.parametrize("value", [1.0, 0.1, 3e-200, 1e307])
+def test_a_share_of_the_sum_of_equal_values_is_a_share_of_their_number(value):
+    for k in (20, 59, 1000):
+        s = torch.full((k,), value, **F64)
+        assert spectra.nuclear_norm_rank(s, 0.95).item() == math.ceil(round(0.95 * k, 6))
+        assert spectra.nuclear_norm_rank(s, 0.951).item() == math.ceil(round(0.951 * k, 6))
+        assert spectra.nuclear_norm_rank(s, 1).item() == k
+    assert spectra.nuclear_norm_rank([value, 0.0, 0.0], 1).item() == 1
+    assert spectra.nuclear_norm_rank(torch.tensor([6.0, 3.0, 1.0]), 0.9).item() == 2
 
 
-@pytest.mark.parametrize("rtol", [-0.1, 1.0, 2.0])
-def test_a_threshold_out_of_range(rtol):
-    with pytest.raises(ValueError, match=f"rtol: wanted 0 <= rtol < 1, got {rtol}"):
-        spectra.numerical_rank(torch.ones(2), rtol)
-
-
-def test_a_share_of_the_sum_of_equal_values_is_a_share_of_their_number():
-    assert spectra.share_rank(torch.ones(20, **F64), 0.95).item() == 19
-    assert spectra.share_rank(torch.ones(20, **F64), 0.951).item() == 20
-    assert spectra.share_rank(torch.ones(20, **F64), 1).item() == 20
-    assert spectra.share_rank(torch.tensor([1.0, 0.0, 0.0]), 1).item() == 1
-
-
-def test_a_share_counts_values_and_not_squares():
-    s = torch.tensor([10.0, 1, 1, 1], **F64)
-    assert spectra.share_rank(s, 0.95).item() == 4
-    assert spectra.share_rank(s**2, 0.95).item() == 1
-
-
-def test_a_share_by_a_loop(generator):
+def test_one_value_less_would_be_less_than_the_share(generator):
     s = torch.rand(3, 5, 9, generator=generator, **F64).sort(-1, descending=True).values
-    given = spectra.share_rank(s, 0.8)
-    for i in range(3):
-        for j in range(5):
-            total, k = 0.0, 0
-            while total < 0.8 * s[i, j].sum().item():
-                total += s[i, j, k].item()
-                k += 1
-            assert given[i, j].item() == k
+    for spectrum, k in zip(
+        s.flatten(0, 1), spectra.nuclear_norm_rank(s, 0.8).flatten(), strict=True
+    ):
+        assert spectrum[: k - 1].sum() < 0.8 * spectrum.sum() < spectrum[:k].sum()
 
 
-@pytest.mark.parametrize("share", [0.0, -1, 1.5])
-def test_a_share_out_of_range(share):
-    with pytest.raises(ValueError, match=f"share: wanted 0 < share <= 1, got {share}"):
-        spectra.share_rank(torch.ones(2), share)
-
-
-def test_a_share_of_values_in_another_order():
-    with pytest.raises(ValueError, match="s: wanted singular values in descending order, got"):
-        spectra.share_rank(torch.tensor([1.0, 2.0]), 0.5)
-
-
-# Device and dtype
+# Kinds, device, dtype and refusals
 
 
 def everything(kind, s, P, Q):
@@ -315,8 +159,8 @@ def everything(kind, s, P, Q):
     angles = spectra.singular_angles(W, W + P[:, :1] @ Q[:, 1:2].T, 1)
     floats = [spectra.principal_angles(P, Q[:, :2]), spectra.vector_angles(P, Q), *angles]
     floats += [spectra.effective_rank(s), spectra.stable_rank(s)]
-    ranks = [spectra.numerical_rank(s, 0.1), spectra.share_rank(s.sort(-1, True).values, 0.7)]
-    return floats, ranks
+    s = s.sort(-1, True).values
+    return floats, [spectra.numerical_rank(s, 0.1), spectra.nuclear_norm_rank(s, 0.7)]
 
 
 @pytest.fixture
@@ -340,3 +184,71 @@ def test_shapes_move_on_the_meta_device(inputs):
     given, reference = everything({"device": "meta"}, *inputs), everything(F64, *inputs)
     for A, B in zip(given[0] + given[1], reference[0] + reference[1], strict=True):
         assert A.is_meta and A.dtype == B.dtype and A.shape == B.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_tensor_is_made_one(kind, inputs):
+    (s, P, Q), of = inputs, KINDS[kind]
+    s = s.sort(-1, True).values
+    for function, arguments in (
+        (spectra.principal_angles, (P, Q)),
+        (spectra.vector_angles, (P, Q)),
+        (lambda W, other: spectra.singular_angles(W, other, 1).left, (P, Q)),
+        (spectra.effective_rank, (s,)),
+        (lambda s: spectra.nuclear_norm_rank(s, 0.9), (s[0],)),
+    ):
+        assert torch.equal(function(*map(of, arguments)), function(*arguments))
+
+
+def test_half_precision_and_extreme_columns():
+    s = torch.full((4000,), 100.0, dtype=torch.float16)
+    for rank in (spectra.effective_rank, spectra.stable_rank):
+        assert rank(s).dtype == torch.float32 and rank(s).item() == pytest.approx(4000, rel=1e-5)
+    U, V = torch.eye(2), torch.ones(2, 2)
+    angles = spectra.vector_angles(1e30 * U, 1e-30 * V)
+    assert angles.tolist() == pytest.approx([math.pi / 4] * 2, rel=1e-6)
+
+
+E3, ONES = torch.eye(3), torch.ones(3)
+numerical, nuclear = spectra.numerical_rank, spectra.nuclear_norm_rank
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        (spectra.principal_angles, (E3[:2], E3), ValueError, "P: wanted at most 2 columns, got 3"),
+        (spectra.principal_angles, (2 * E3, E3), ValueError, "P: wanted an orthogonal matrix tim"),
+        (spectra.principal_angles, (E3, E3.double()), ValueError, "Q: wanted torch.float32 on cpu"),
+        (spectra.principal_angles, (E3[:, :1], E3), ValueError, "Q: wanted 3 rows and at most 1 c"),
+        (spectra.vector_angles, (E3, torch.eye(2)), ValueError, "V: wanted shape (3, 3), got (2"),
+        (spectra.vector_angles, (E3, E3.double()), ValueError, "V: wanted torch.float32 on cpu as"),
+        (spectra.vector_angles, (E3, E3.tril(-1)), ValueError, "V: wanted columns of any length"),
+        (spectra.singular_angles, (E3[:, :2], E3, 1), ValueError, "W: wanted shape (3, 3), got (3"),
+        (spectra.singular_angles, (E3, E3[:2], 1), ValueError, "W_ref: wanted shape (3, 3), got"),
+        (spectra.singular_angles, (E3, E3, 2), ValueError, "r: wanted 2r < d = 3, got r = 2"),
+        (numerical, (ONES, 1.0), ValueError, "rtol: wanted 0 <= rtol < 1, got 1.0"),
+        (nuclear, (ONES, 0.0), ValueError, "share: wanted 0 < share <= 1, got 0.0"),
+        (nuclear, (ONES, 1.5), ValueError, "share: wanted 0 < share <= 1, got 1.5"),
+        (nuclear, ([1, 2], 0.5), ValueError, "s: wanted singular values in descending order, got"),
+    ],
+)
+def test_what_is_refused_is_named(function, arguments, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("s", "error", "message"),
+    [
+        (torch.ones(2).int(), TypeError, "s: wanted float32 or float64, got torch.int32"),
+        (torch.tensor(1.0), ValueError, "s: wanted shape (..., n) with entries, got ()"),
+        (torch.ones(2, 0), ValueError, "s: wanted shape (..., n) with entries, got (2, 0)"),
+        (torch.tensor([1, -1.0]), ValueError, "s: wanted singular values >= 0, got -1.0"),
+        (torch.tensor([1, math.inf]), ValueError, "s: wanted finite entries, got NaN or infinity"),
+        (torch.tensor([[1.0], [0.0]]), ValueError, "s: wanted a non-zero spectrum, got zeros"),
+    ],
+)
+@each_rank
+def test_ranks_refuse(rank, oracle, s, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        rank(s)

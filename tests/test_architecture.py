@@ -14,9 +14,9 @@ LAYERS = [  # a module imports only from rows above its own
     "_checks _files",
     "init networks observed rules spectra",
     "features law losses readouts",
-    "compression data descent factored images ratings",
+    "compression data descent factored images",
     "completion",
-    "book.answers book.claims book.cost book.scale book._svg",
+    "book.answers book.claims book.cost book.ratings book.scale book.sharded book._svg",
     "book.plots",
     "book.live",
 ]

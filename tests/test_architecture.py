@@ -13,8 +13,8 @@ PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
     "_checks _files",
     "init networks observed rules spectra",
-    "features law losses readouts",
-    "compression data descent factored images",
+    "features law losses",
+    "compression data descent factored images readouts",
     "completion",
     "book.answers book.claims book.cost book.ratings book.scale book.sharded book._svg",
     "book.plots",

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def wheel(tmp_path_factory):
     """Build the wheel from a copy, so that no build folder is left in the repository."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    modules = [path.relative_to(ROOT) for path in (ROOT / "lop_utils").rglob("*.py")]
+    package = ROOT / "lop_utils"
+    modules = [p.relative_to(ROOT) for p in (*package.rglob("*.py"), package / "py.typed")]
     records = [path.relative_to(ROOT) for path in (ROOT / "book" / "_recorded").glob("*.json")]
     figures = [path.relative_to(ROOT) for path in (ROOT / "book" / "_figures").iterdir()]
     for name in [*modules, *records, *figures, "pyproject.toml", "README.md", "LICENSE"]:
@@ -36,7 +37,7 @@ def wheel(tmp_path_factory):
 
 def test_every_module_is_in_the_wheel(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lop_utils").rglob("*.py")}
-    assert modules <= set(wheel.namelist())
+    assert modules | {"lop_utils/py.typed"} <= set(wheel.namelist())
 
 
 def test_recorded_results_are_in_the_wheel(wheel):

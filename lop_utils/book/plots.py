@@ -5,9 +5,7 @@ be a selection of a larger spectrum; ``r`` at each end have a colour of their ow
 Axes should be set before something is written on them.
 """
 
-import hashlib
 import io
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -21,6 +19,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 from lop_utils import _checks
+from lop_utils.book import _svg
 
 __all__ = [
     "FALLS",
@@ -52,13 +51,17 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "svg.hashsalt": "lop",  # one source gives one file
-    # Lines that run straight for long lose their inner points: a page of a thousand stays small.
-    "path.simplify_threshold": 0.3,
+    "path.simplify_threshold": 0.3,  # a page of a thousand straight lines stays small
 }
 
 
 def use_style() -> None:
-    """Draw in the style of the book from here on, and as SVG in a notebook."""
+    """Draw in the style of the book from here on, and as SVG in a notebook.
+
+    Examples
+    --------
+    >>> use_style()
+    """
     mpl.rcParams.update(_STYLE)
     if shell := get_ipython():
         set_matplotlib_formats("svg")
@@ -67,9 +70,6 @@ def use_style() -> None:
 
 def compact_svg(figure: Figure) -> str:
     """Return a figure as SVG, in about half of the bytes that matplotlib writes.
-
-    Coordinates to a hundredth of a point are enough, most groups need no name, and a style has to
-    be said once. Names and classes occur in no other figure, so several can stand in one document.
 
     Parameters
     ----------
@@ -89,26 +89,7 @@ def compact_svg(figure: Figure) -> str:
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", re.sub(r">\s+<", "><", text))
-    text = re.sub(r"<g>((?:<(?:path|use)[^>]*/>)*)</g>", r"\1", text)
-    text = re.sub(
-        r'(?<= [dxy])="[^"]*"|(?<=translate)\([^)]*\)',
-        lambda found: re.sub(r"(\.\d\d)\d+|\s*([A-Za-z])\s*", r"\1\2", found[0]),
-        text.replace("xlink:href", "href"),
-    )
-
-    mark = "f" + hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:4]
-    used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-    names = {name: f"{mark}{i:x}" for i, name in enumerate(used)}
-    text = re.sub(r'(id="|href="#|url\(#)([^")]+)', lambda x: x[1] + names.get(x[2], x[2]), text)
-    styles = re.findall(r' style="([^"]*)"', text)
-    repeated = [style for style in dict.fromkeys(styles) if styles.count(style) > 1]
-    classes = {style: f"{mark}s{i}" for i, style in enumerate(repeated)}
-    for style, name in classes.items():
-        text = text.replace(f' style="{style}"', f' class="{name}"')
-    rules = "".join(f".{name}{{{style}}}" for style, name in classes.items())
-    return text.replace("</style>", f"{rules}</style>", 1)
+    return _svg.compact(file.getvalue())
 
 
 def spectrum_over_time(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:

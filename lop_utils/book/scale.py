@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from lop_utils import _files
+
 __all__ = ["checkpoint", "load_result", "pick", "save_result"]
 
 _T = TypeVar("_T")
@@ -169,11 +171,8 @@ def save_result(id: str, values: dict[str, Any], *, seed: int, device: str, seco
         "torch": torch.__version__,
         "values": values,
     }
-    file = _CHECKOUT / f"{id}.json"
-    draft = file.with_suffix(".draft")
     text = json.dumps(_as_json(content), separators=(",", ":"), allow_nan=False)
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(file)
+    _files.write_whole(_CHECKOUT / f"{id}.json", lambda file: file.write(f"{text}\n".encode()))
 
 
 def load_result(id: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import nbformat
@@ -70,9 +71,9 @@ class Grade(NamedTuple):
     status: str
     points: dict[str, float]
     messages: dict[str, list[str]]
-    flags: list[str]
-    written: dict[str, str]
-    seconds: float
+    flags: list[str] = ()
+    written: dict[str, str] = MappingProxyType({})
+    seconds: float = 0.0
     said: str = ""
 
 

@@ -1,7 +1,13 @@
-"""The assignments, written once, and graded by the grader itself."""
+"""The assignments, written once, and graded: by the grader itself, or in one process."""
 
+import json
+import subprocess
+import sys
 import warnings
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 
 import assignments
 import grade
@@ -13,31 +19,31 @@ with warnings.catch_warnings():  # of what Otter imports, against traitlets
     import otter.assign  # noqa: F401
 
 JOBS = 2
+CHECK = "grader.check("
 
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
     """Return a function that writes an assignment, once, and returns its folder."""
-    made = {}
-
-    def written(name):
-        if name not in made:
-            made[name] = assignments.make(name, out=tmp_path_factory.mktemp("made") / name)
-        return made[name]
-
-    return written
+    return cache(lambda name: assignments.make(name, out=tmp_path_factory.mktemp("made") / name))
 
 
 @pytest.fixture(scope="session")
 def grader(written):
     """Return a function that returns what grades an assignment."""
-    return lambda name: grade.grader(name, written(name) / "solution" / "grader.zip")
+    return cache(lambda name: grade.grader(name, written(name) / "solution" / "grader.zip"))
 
 
 @pytest.fixture(scope="session")
 def solution(written):
     """Return a function that reads the reference solution of an assignment."""
     return lambda name: nbformat.read(written(name) / "solution" / f"{name}.ipynb", as_version=4)
+
+
+@pytest.fixture(scope="session")
+def student(written):
+    """Return a function that reads what students get."""
+    return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +60,54 @@ def grade_all(grader):
         return {each.student: each for each in graded}
 
     return grade_all
+
+
+def cells(notebook):
+    """Return the cells of code up to the last check: what comes after it changes no points."""
+    found = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return found[: 1 + max(i for i, cell in enumerate(found) if cell.startswith("grader.check("))]
+
+
+@pytest.fixture(scope="session")
+def in_process():
+    """Return a function that sends a job to a process that has imported everything."""
+    script = Path(__file__).with_name("in_process.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def in_process(cells, changes=(), tests=""):
+        job = {"cells": cells, "changes": changes, "tests": str(tests)}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return {result["name"]: result for result in json.loads(process.stdout.readline())}
+
+    yield in_process
+    process.communicate()
+
+
+@pytest.fixture(scope="session")
+def grade_in_process(in_process, solution, written, tmp_path_factory):
+    """Return a function that grades the solution, named "", and notebooks that are alike."""
+
+    def grade_in_process(name, notebooks):
+        folder = tmp_path_factory.mktemp("unpacked")
+        with zipfile.ZipFile(written(name) / "solution" / "grader.zip") as archive:
+            archive.extractall(folder)
+        solved, changes = cells(solution(name)), []
+        for changed, notebook in notebooks.items():
+            found = cells(notebook)
+            place = next(i for i, (a, b) in enumerate(zip(solved, found)) if a != b)  # noqa: B905
+            changes.append([changed, place, found[place:]])
+        results = in_process(solved, changes, folder / "tests")
+        return {
+            changed: grade.Grade(
+                changed,
+                "graded",
+                {question: score for question, (score, _) in result["tests"].items()},
+                {question: grade.reasons(said) for question, (_, said) in result["tests"].items()},
+            )
+            for changed, result in results.items()
+        }
+
+    return grade_in_process

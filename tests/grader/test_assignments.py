@@ -1,68 +1,85 @@
 """Each assignment: what students see, what the reference and the blank get, what mistakes cost."""
 
+from functools import cache
 from importlib import import_module
 
 import assignments
-import nbformat
+import grade
 import pytest
 from planted import plant
 
 NAMES = assignments.names()
 MISTAKES = {name: import_module(f"planted.{name}").MISTAKES for name in NAMES}
-each = pytest.mark.parametrize("name", NAMES)
-graded_before = {}
+each = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
+)
 
 
 @pytest.fixture(scope="session")
-def grades(written, solution, grade_all):
-    """Return a function that returns all grades of one assignment, by what was handed in."""
+def in_one_process(solution, student, grade_in_process):
+    """Return a function that gives all grades of one assignment, by what was handed in."""
 
-    def grades(name):
-        if name not in graded_before:
-            student = written(name) / "student" / f"{name}.ipynb"
-            notebooks = {
-                "reference": solution(name),
-                "blank": nbformat.read(student, as_version=4),
-            }
-            notebooks |= {m.name: plant(solution(name), m) for m in MISTAKES[name]}
-            graded_before[name] = grade_all(name, notebooks)
-        return graded_before[name]
+    @cache
+    def in_one_process(name):
+        notebooks = {m.name: plant(solution(name), m) for m in MISTAKES[name]}
+        return grade_in_process(name, {"blank": student(name), **notebooks})
 
-    return grades
+    return in_one_process
+
+
+@pytest.fixture(scope="session")
+def by_otter(solution, grade_all):
+    """Return a function that lets the grader grade the solution and one mistake."""
+
+    @cache
+    def by_otter(name):
+        planted = plant(solution(name), MISTAKES[name][0])
+        checks = [i for i, cell in enumerate(planted.cells) if "grader.check(" in cell.source]
+        del planted.cells[checks[-1] + 1 :]  # what comes after the last check changes no points
+        return grade_all(name, {"": solution(name), MISTAKES[name][0].name: planted})
+
+    return by_otter
 
 
 @each
-def test_the_reference_gets_every_point(name, grades, grader):
-    grade = grades(name)["reference"]
-    assert grade.status == "graded"
-    assert grade.points == grader(name).points
-    assert not any(grade.messages.values())
-    assert grade.flags == []
+def test_the_reference_gets_every_point(name, by_otter, grader):
+    reference = by_otter(name)[""]
+    assert reference.status == "graded"
+    assert reference.points == grader(name).points
+    assert not any(reference.messages.values())
+    assert reference.flags == []
 
 
 @each
-def test_the_blank_gets_none(name, grades):
-    grade = grades(name)["blank"]
-    assert grade.status == "graded"
-    assert sum(grade.points.values()) == 0
-    assert all(grade.messages.values())  # every question says what is missing
-    assert grade.flags == []
+def test_the_grader_says_what_the_tests_say_in_one_process(name, by_otter, in_one_process):
+    for student, graded in by_otter(name).items():
+        assert graded[1:4] == in_one_process(name)[student][1:4]  # status, points, messages
+
+
+@each
+def test_the_blank_gets_none(name, in_one_process, student, grader):
+    blank = in_one_process(name)["blank"]
+    assert sum(blank.points.values()) == 0
+    assert all(blank.messages.values())  # every question says what is missing
+    assert grade.flags(student(name), grader(name).allowed) == []
 
 
 @pytest.mark.parametrize(
     ("name", "mistake"),
-    [(name, mistake) for name in NAMES for mistake in MISTAKES[name]],
+    [
+        pytest.param(name, mistake, marks=pytest.mark.xdist_group(name))
+        for name in NAMES
+        for mistake in MISTAKES[name]
+    ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_a_mistake_costs_its_points_and_is_named(name, mistake, grades, grader):
-    grade = grades(name)[mistake.name]
-    assert grade.status == "graded"
+def test_a_mistake_costs_its_points_and_is_named(name, mistake, in_one_process, grader):
+    graded = in_one_process(name)[mistake.name]
     full = grader(name).points
-    lost = {question: full[question] - got for question, got in grade.points.items()}
+    lost = {question: full[question] - got for question, got in graded.points.items()}
     assert {question: points for question, points in lost.items() if points} == mistake.lost
-    first = next(iter(mistake.lost))
-    assert any(mistake.message in text for text in grade.messages[first]), grade.messages[first]
-    assert mistake.message not in str(grades(name)["reference"].messages)
+    said = graded.messages[next(iter(mistake.lost))]
+    assert any(mistake.message in text for text in said), said
 
 
 @each

@@ -25,20 +25,19 @@ import re
 import shutil
 import stat
 import sys
-import tempfile
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import nbformat
 from assignments import FOLDER, ROOT
 from lop_course import Question, names, read
 from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
-from sandbox import LIMITS, protection, python_folders, run
+from sandbox import LIMITS, fresh_folder, protection, python_folders, run
 
+ENDINGS = (".ipynb", ".zip")
 LARGEST = 20 * 2**20  # bytes of a submission
 LONGEST = 20_000  # characters of a written answer
 # Says in one sentence what a status means for the instructor.
@@ -71,9 +70,9 @@ class Grade(NamedTuple):
     status: str
     points: dict[str, float]
     messages: dict[str, list[str]]
-    flags: list[str] = ()
-    written: dict[str, str] = MappingProxyType({})
-    seconds: float = 0.0
+    flags: list[str]
+    written: dict[str, str]
+    seconds: float
     said: str = ""
 
 
@@ -96,7 +95,7 @@ def submissions(folder, roster=()):
     for path in sorted(Path(folder).iterdir()):
         if path.name.startswith((".", "__")):
             continue
-        if path.is_dir() or path.suffix in (".ipynb", ".zip"):
+        if path.is_dir() or path.suffix.lower() in ENDINGS:
             student = path.name if path.is_dir() else path.stem
             while student in found:  # the same name as a file and as a folder
                 student += "+"
@@ -108,21 +107,28 @@ def submissions(folder, roster=()):
 def opened(student, path):
     """Read what one student handed in, without trusting it."""
     try:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix in (".ipynb", ".zip")]
-            inside = [p for p in inside if ".ipynb_checkpoints" not in p.parts and p.is_file()]
+        if path.is_dir() and not path.is_symlink():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
+            inside = [p for p in inside if ".ipynb_checkpoints" not in p.parts and not p.is_dir()]
             if not inside:
                 return Submission(student, None)
             if len(inside) > 1:
                 return Submission(student, None, f"{len(inside)} notebooks in one folder")
             path = inside[0]
-        if path.suffix == ".zip":
+        if not stat.S_ISREG(path.lstat().st_mode):  # what a pipe or a link leads to is not theirs
+            raise ValueError("wanted a file, got a link, a pipe or a device")
+        if path.suffix.lower() == ".zip":
             return Submission(student, unpacked(path))
-        if path.stat().st_size > LARGEST:
-            return Submission(student, None, f"more than {LARGEST // 2**20} MiB")
+        check_size(path.stat().st_size)
         return Submission(student, path.read_bytes())
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        return Submission(student, None, str(error))
+    except Exception as error:  # a broken file may make a library raise anything
+        return Submission(student, None, str(error) or type(error).__name__)
+
+
+def check_size(size):
+    """Raise where a file is larger than a notebook can be."""
+    if size > LARGEST:
+        raise ValueError(f"more than {LARGEST // 2**20} MiB")
 
 
 def unpacked(path):
@@ -131,14 +137,13 @@ def unpacked(path):
         inside = [
             entry
             for entry in archive.infolist()
-            if entry.filename.endswith(".ipynb")
+            if entry.filename.lower().endswith(".ipynb")
             and not entry.filename.startswith("__MACOSX")
             and ".ipynb_checkpoints" not in entry.filename
         ]
         if len(inside) != 1:
             raise ValueError(f"wanted one notebook in the zip file, got {len(inside)}")
-        if inside[0].file_size > LARGEST:
-            raise ValueError(f"more than {LARGEST // 2**20} MiB")
+        check_size(inside[0].file_size)
         return archive.read(inside[0])
 
 
@@ -275,54 +280,41 @@ def possible(archive):
 
 def graded(submission, grader, limits=LIMITS, hidden=()):
     """Grade one submission, whatever it is."""
-
-    def ended(status, seconds=0.0, said="", points=None, messages=None):
-        empty = dict.fromkeys(grader.points, 0.0)
-        return Grade(
-            submission.student,
-            status,
-            points or empty,
-            messages or {},
-            look,
-            written,
-            seconds,
-            said,
-        )
-
-    look, written = [], {}
-    if submission.content is None:
-        return ended("unreadable" if submission.trouble else "missing", said=submission.trouble)
+    student, content, trouble = submission
+    found = Grade(student, "missing", dict.fromkeys(grader.points, 0.0), {}, [], {}, 0.0, trouble)
+    if content is None:
+        return found._replace(status="unreadable" if trouble else "missing")
     try:
-        notebook = parsed(submission.content)
+        notebook = parsed(content)
         look = flags(notebook, grader.allowed)
         written = written_answers(notebook, grader.questions)
     except Exception as error:  # whatever rubbish makes a library raise: the others go on
-        return ended("unreadable", said=f"no notebook: {type(error).__name__}")
+        return found._replace(status="unreadable", said=f"no notebook: {type(error).__name__}")
     if belongs(notebook) not in (None, grader.name):
-        look, written = [], {}
-        return ended("other assignment", said=str(belongs(notebook))[:100])
-    with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        folder = Path(folder).resolve()
-        nbformat.write(prepared(notebook, grader.name), folder / "submission.ipynb")
-        shutil.copy(grader.archive, folder / "grader.zip")
-        (folder / "out").mkdir()
-        command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", "grader.zip"]
-        outcome = run(
-            [*command, "-o", "out", "submission.ipynb"],
-            folder,
-            limits,
-            hidden=[*(ROOT / part for part in PRIVATE), *hidden],
-            shown=[ROOT, *python_folders()],
-        )
-        if outcome.status != "done":
-            return ended(outcome.status, outcome.seconds)
-        try:
+        return found._replace(status="other assignment", said=str(belongs(notebook))[:100])
+    found = found._replace(flags=look, written=written)
+    try:
+        with fresh_folder() as folder:
+            nbformat.write(prepared(notebook, grader.name), folder / "submission.ipynb")
+            shutil.copy(grader.archive, folder / "grader.zip")
+            (folder / "out").mkdir()
+            command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", "grader.zip"]
+            outcome = run(
+                [*command, "-o", "out", "submission.ipynb"],
+                folder,
+                limits,
+                hidden=[*(ROOT / part for part in PRIVATE), *hidden],
+                shown=[ROOT, *python_folders()],
+            )
+            found = found._replace(status=outcome.status, seconds=outcome.seconds)
+            if outcome.status != "done":
+                return found
             points, messages = result(folder / "out" / "results.json", grader.points)
-        except FileNotFoundError:
-            return ended("no result", outcome.seconds, outcome.said)
-        except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
-            return ended("doubtful", outcome.seconds, f"{type(error).__name__}: {error}")
-    return ended("graded", outcome.seconds, "", points, messages)
+    except FileNotFoundError:
+        return found._replace(status="no result", said=outcome.said)
+    except Exception as error:  # here, too
+        return found._replace(status="doubtful", said=f"{type(error).__name__}: {error}")
+    return found._replace(status="graded", points=points, messages=messages)
 
 
 # What no submission needs to see: sources with solutions, hidden tests, what others got.
@@ -494,7 +486,7 @@ def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=pr
 
 def without_ending(name):
     """Return a name as a submission is called."""
-    return re.sub(r"\.(ipynb|zip)$", "", name)
+    return re.sub(r"\.(ipynb|zip)$", "", name, flags=re.I)
 
 
 def main(arguments):

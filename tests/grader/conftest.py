@@ -106,6 +106,7 @@ def grade_in_process(in_process, solution, written, tmp_path_factory):
                 "graded",
                 {question: score for question, (score, _) in result["tests"].items()},
                 {question: grade.reasons(said) for question, (_, said) in result["tests"].items()},
+                *([], {}, 0.0),
             )
             for changed, result in results.items()
         }

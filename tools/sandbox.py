@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import psutil
 
+ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
 WATCH = 0.2  # seconds between two looks at the processes
 TAIL = 2000  # characters kept of what the program says
@@ -82,13 +83,7 @@ def protection():
     )
 
 
-def python_folders():
-    """Return where this Python and its packages lie, wherever that is."""
-    ours = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parent.parent)
-    return list(dict.fromkeys(str(Path(path).resolve()) for path in ours))
-
-
-def walls(folder, limits, hidden, shown):
+def walls(folder, limits, hidden):
     """Return the beginning of a command that shuts in what follows; empty without bubblewrap."""
     if bubblewrap() is None:
         return []
@@ -96,8 +91,10 @@ def walls(folder, limits, hidden, shown):
     def empty(path, size):
         return ["--size", str(int(size)), "--tmpfs", str(path)]
 
+    pythons = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parent.parent)
+    shown = [ROOT, *dict.fromkeys(Path(path).resolve() for path in pythons)]
     hidden = [Path(path) for path in hidden if Path(path).is_dir()]
-    above = [path for path in hidden if any(Path(each).is_relative_to(path) for each in shown)]
+    above = [path for path in hidden if any(each.is_relative_to(path) for each in shown)]
     command = [bubblewrap(), *ROOM]
     for path in ("/tmp", "/dev/shm", Path.home(), *above):
         command += empty(path, limits.disk * GIB)
@@ -120,11 +117,11 @@ def fresh_folder():
             subprocess.run([*command, folder], check=False, stderr=subprocess.DEVNULL)
 
 
-def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
+def run(command, folder, limits=LIMITS, hidden=()):
     """Run a command in a folder of its own; it ends by itself or at the first limit it meets.
 
-    Where bubblewrap shuts in, /tmp and the home folder are empty but for the folders ``shown``,
-    and so are the folders ``hidden``, which may lie below those.
+    Where bubblewrap shuts in, /tmp, the home folder and the folders ``hidden`` are empty, but for
+    the book and Python, wherever these are.
     """
     folder = Path(folder).resolve()
     # bash's own limits: -v bounds one process, the watch below all of them together.
@@ -137,7 +134,7 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
     # No name, so that nothing can be put in its place: a pipe would be read for ever.
     with tempfile.TemporaryFile() as said:
         process = psutil.Popen(
-            [*walls(folder, limits, hidden, shown), "bash", "-c", bounded, "bash", *command],
+            [*walls(folder, limits, hidden), "bash", "-c", bounded, "bash", *command],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -159,17 +156,17 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
 def own_environment(folder):
     """Return the environment: no secrets of ours, nothing outside of the folder to write to."""
     kept = ("LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
-    home = str(folder)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {name: os.environ[name] for name in kept if name in os.environ} | {
-        "HOME": home,
-        "TMPDIR": home,
-        "IPYTHONDIR": f"{home}/.ipython",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "IPYTHONDIR": f"{folder}/.ipython",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "agg",
-        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "MPLCONFIGDIR": f"{folder}/.matplotlib",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PATH": path,
     }
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +16,6 @@ import pytest
 with warnings.catch_warnings():  # of what Otter imports, against traitlets
     warnings.simplefilter("ignore")
     import otter.assign  # noqa: F401
-
-JOBS = 2
-CHECK = "grader.check("
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +40,6 @@ def solution(written):
 def student(written):
     """Return a function that reads what students get."""
     return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
-
-
-@pytest.fixture(scope="session")
-def grade_all(grader):
-    """Return a function that grades several notebooks at once, by name."""
-
-    def grade_all(name, notebooks, **more):
-        handed_in = [
-            grade.Submission(student, nbformat.writes(notebook).encode())
-            for student, notebook in notebooks.items()
-        ]
-        with ThreadPoolExecutor(JOBS) as pool:
-            graded = pool.map(lambda each: grade.graded(each, grader(name), **more), handed_in)
-        return {each.student: each for each in graded}
-
-    return grade_all
 
 
 def cells(notebook):
@@ -97,18 +77,15 @@ def grade_in_process(in_process, solution, written, tmp_path_factory):
         solved, changes = cells(solution(name)), []
         for changed, notebook in notebooks.items():
             found = cells(notebook)
-            place = next(i for i, (a, b) in enumerate(zip(solved, found)) if a != b)  # noqa: B905
+            place = next(i for i, cell in enumerate(solved) if found[i] != cell)
             changes.append([changed, place, found[place:]])
-        results = in_process(solved, changes, folder / "tests")
-        return {
-            changed: grade.Grade(
-                changed,
-                "graded",
-                {question: score for question, (score, _) in result["tests"].items()},
-                {question: grade.reasons(said) for question, (_, said) in result["tests"].items()},
-                *([], {}, 0.0),
-            )
-            for changed, result in results.items()
-        }
+        graded = {}
+        for changed, result in in_process(solved, changes, folder / "tests").items():
+            points = {question: score for question, (score, _) in result["tests"].items()}
+            said = {
+                question: grade.reasons(said) for question, (_, said) in result["tests"].items()
+            }
+            graded[changed] = grade.Grade(changed, "graded", points, said, [], {}, 0.0)
+        return graded
 
     return grade_in_process

@@ -1,10 +1,12 @@
 """Each assignment: what students see, what the reference and the blank get, what mistakes cost."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 
 import assignments
 import grade
+import nbformat
 import pytest
 from planted import plant
 
@@ -28,7 +30,7 @@ def in_one_process(solution, student, grade_in_process):
 
 
 @pytest.fixture(scope="session")
-def by_otter(solution, grade_all):
+def by_otter(solution, grader):
     """Return a function that lets the grader grade the solution and one mistake."""
 
     @cache
@@ -36,7 +38,14 @@ def by_otter(solution, grade_all):
         planted = plant(solution(name), MISTAKES[name][0])
         checks = [i for i, cell in enumerate(planted.cells) if "grader.check(" in cell.source]
         del planted.cells[checks[-1] + 1 :]  # what comes after the last check changes no points
-        return grade_all(name, {"": solution(name), MISTAKES[name][0].name: planted})
+        handed_in = {"": solution(name), MISTAKES[name][0].name: planted}
+
+        def graded(student):
+            content = nbformat.writes(handed_in[student]).encode()
+            return grade.graded(grade.Submission(student, content), grader(name))
+
+        with ThreadPoolExecutor(2) as pool:
+            return dict(zip(handed_in, pool.map(graded, handed_in), strict=True))
 
     return by_otter
 

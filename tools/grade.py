@@ -39,6 +39,7 @@ from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
 from sandbox import LIMITS, fresh_folder, protection, run
 
 ENDINGS = (".ipynb", ".zip")
+RUBBISH = r"^__MACOSX|\.ipynb_checkpoints"  # what systems put into archives beside the notebook
 LARGEST = 20 * 2**20  # bytes of a submission
 LONGEST = 20_000  # characters of a written answer
 SUSPECT = {"open", "exec", "eval", "compile", "__import__", "globals", "otter"}
@@ -100,7 +101,8 @@ def submissions(folder, roster=()):
         if path.name.startswith((".", "__")):
             continue
         if path.is_dir() or path.suffix.lower() in ENDINGS:
-            student = path.name if path.is_dir() else path.stem
+            name = path.name if path.is_dir() else path.stem
+            student = name.encode("utf-8", "replace").decode()  # a name may be any bytes
             while student in found:  # the same name as a file and as a folder
                 student += "+"
             found[student] = path
@@ -138,13 +140,8 @@ def check_size(size):
 def unpacked(path):
     """Return the one notebook in a zip file, without writing anything."""
     with zipfile.ZipFile(path) as archive:
-        inside = [
-            entry
-            for entry in archive.infolist()
-            if entry.filename.lower().endswith(".ipynb")
-            and not entry.filename.startswith("__MACOSX")
-            and ".ipynb_checkpoints" not in entry.filename
-        ]
+        inside = [each for each in archive.infolist() if each.filename.lower().endswith(".ipynb")]
+        inside = [each for each in inside if not re.search(RUBBISH, each.filename)]
         if len(inside) != 1:
             raise ValueError(f"wanted one notebook in the zip file, got {len(inside)}")
         check_size(inside[0].file_size)
@@ -162,10 +159,7 @@ def prepared(notebook, name):
 
 
 def written_answers(notebook, questions):
-    """Return what stands below each question that is graded by hand, with what code printed.
-
-    The outputs are those that were handed in, not those of the grader's run.
-    """
+    """Return what stands below each question graded by hand, and what its code printed at home."""
     manual = [question.name for question in questions if question.manual]
     found, waiting, name = {each: [] for each in manual}, iter(manual), None
     for cell in notebook.cells:
@@ -277,9 +271,10 @@ def graded(submission, grader, limits=LIMITS, hidden=()):
             found = found._replace(status=outcome.status, seconds=outcome.seconds)
             if outcome.status != "done":
                 return found
-            points, messages = result(folder / "out" / "results.json", grader.points)
-    except FileNotFoundError:
-        return found._replace(status="no result", said=outcome.said)
+            results = folder / "out" / "results.json"
+            if not os.path.lexists(results):
+                return found._replace(status="no result", said=outcome.said)
+            points, messages = result(results, grader.points)
     except Exception as error:  # here, too
         return found._replace(status="doubtful", said=f"{type(error).__name__}: {error}")
     return found._replace(status="graded", points=points, messages=messages)
@@ -335,7 +330,7 @@ def row(grade, grader):
 def replace(path, text):
     """Write a file at once or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="")
+    part.write_text(text, encoding="utf-8", errors="replace", newline="")
     os.replace(part, path)
 
 
@@ -442,11 +437,9 @@ def without_ending(name):
 
 def main(arguments):
     """Read the command line, grade, and say where the results are."""
-    _, usage, more = __doc__.split("\n\n", 2)
+    _, usage, more = __doc__.replace("usage: ", "").split("\n\n", 2)
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        usage=usage.removeprefix("usage: "), epilog=more, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser(usage=usage, epilog=more, formatter_class=raw)
     for known in (MissingIDFieldWarning, DuplicateCellId):  # old and hand-made notebooks
         warnings.simplefilter("ignore", known)
     parser.add_argument("name", choices=names(), metavar="NAME")

@@ -49,14 +49,7 @@ class Outcome(NamedTuple):
 
 
 # A view of the disk that cannot be written, with processes and devices of its own.
-ROOM = [
-    "--unshare-all",
-    "--die-with-parent",
-    "--new-session",
-    *("--ro-bind", "/", "/"),
-    *("--dev", "/dev"),
-    *("--proc", "/proc"),
-]
+ROOM = "--unshare-all --die-with-parent --new-session --ro-bind / / --dev /dev --proc /proc".split()
 
 
 @cache
@@ -65,12 +58,9 @@ def bubblewrap():
     path = shutil.which("bwrap")
     if path is None:
         return None
-    tried = subprocess.run(
-        [path, *ROOM, "--size", "65536", "--tmpfs", "/tmp", "true"],
-        check=False,
-        capture_output=True,
-    )
-    return path if tried.returncode == 0 else None
+    tried = [path, *ROOM, "--size", "65536", "--tmpfs", "/tmp", "true"]
+    worked = subprocess.run(tried, check=False, capture_output=True).returncode == 0
+    return path if worked else None
 
 
 def protection():

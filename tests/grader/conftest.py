@@ -1,10 +1,9 @@
-"""The assignments, written once, and graded: by the grader itself, or in one process."""
+"""The assignments, written once, and a process that runs them without being started anew."""
 
 import json
 import subprocess
 import sys
 import warnings
-import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -42,19 +41,12 @@ def student(written):
     return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
 
 
-def cells(notebook):
-    """Return the cells of code up to the last check: what comes after it changes no points."""
-    found = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return found[: 1 + max(i for i, cell in enumerate(found) if cell.startswith("grader.check("))]
-
-
 @pytest.fixture(scope="session")
 def in_process():
     """Return a function that sends a job to a process that has imported everything."""
     script = Path(__file__).with_name("in_process.py")
-    process = subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, text=True)
 
     def in_process(cells, changes=(), tests=""):
         job = {"cells": cells, "changes": changes, "tests": str(tests)}
@@ -63,29 +55,5 @@ def in_process():
         return {result["name"]: result for result in json.loads(process.stdout.readline())}
 
     yield in_process
+    process.kill()
     process.communicate()
-
-
-@pytest.fixture(scope="session")
-def grade_in_process(in_process, solution, written, tmp_path_factory):
-    """Return a function that grades the solution, named "", and notebooks that are alike."""
-
-    def grade_in_process(name, notebooks):
-        folder = tmp_path_factory.mktemp("unpacked")
-        with zipfile.ZipFile(written(name) / "solution" / "grader.zip") as archive:
-            archive.extractall(folder)
-        solved, changes = cells(solution(name)), []
-        for changed, notebook in notebooks.items():
-            found = cells(notebook)
-            place = next(i for i, cell in enumerate(solved) if found[i] != cell)
-            changes.append([changed, place, found[place:]])
-        graded = {}
-        for changed, result in in_process(solved, changes, folder / "tests").items():
-            points = {question: score for question, (score, _) in result["tests"].items()}
-            said = {
-                question: grade.reasons(said) for question, (_, said) in result["tests"].items()
-            }
-            graded[changed] = grade.Grade(changed, "graded", points, said, [], {}, 0.0)
-        return graded
-
-    return grade_in_process

@@ -1,8 +1,8 @@
 """Run notebooks in one process that has imported all they need; a job a line, an answer a line.
 
 Cells before a planted mistake are those of the solution: the solution runs once, and forks at each
-cell in which a mistake is planted. Otter's tests run as in its grader, but without its kernel
-and our walls; test_assignments.py holds both ways against each other.
+cell in which a mistake is planted. Otter's tests run as in its grader, but without its kernel and
+our walls; test_assignments.py holds both ways against each other.
 """
 
 import json
@@ -10,37 +10,32 @@ import os
 import signal
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the threads of a GPU cannot be forked
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}  # a GPU's threads cannot be forked
 
-import matplotlib
+import matplotlib.pyplot  # noqa: F401
 import otter
+import sklearn.datasets  # noqa: F401
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from otter.execute import Checker
 from traitlets.config import Config
 
+from lop_utils import completion, networks, parsimony  # noqa: F401
+
 JOBS = 2  # processes at once
-# What assignments import, and load_photograph when it is called.
-PRELOADED = [
-    "matplotlib.pyplot",
-    "sklearn.datasets",
-    *(f"lop_utils.{name}" for name in ("completion", "datasets", "descent", "features")),
-    *(f"lop_utils.{name}" for name in ("losses", "networks", "parsimony")),
-]
 
 
 def run(job, out):
     """Run the cells, and each change of them in a forked process; write what the tests say."""
-    signal.alarm(300)
     name, cells, changes, children, errors = "", job["cells"], job["changes"], [], []
     if job["tests"]:
         otter.Notebook.init_grading_mode(job["tests"])
     else:  # as a student runs it, with the checks that the notebook brings
         Checker.enable_tracking()
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    signal.alarm(300)
     i = 0
     while i < len(cells):
         for changed, place, rest in changes:
@@ -67,10 +62,7 @@ def run(job, out):
 
 def main():
     """Answer each job with the results of all its processes."""
-    matplotlib.use("agg")
     torch.set_num_threads(1)  # nor can other threads
-    for name in PRELOADED:
-        import_module(name)
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             if (child := os.fork()) == 0:

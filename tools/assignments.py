@@ -16,7 +16,6 @@ and Codespaces offer.
 """
 
 import argparse
-import ast
 import os
 import re
 import shutil
@@ -53,10 +52,11 @@ from pathlib import Path
 
 CHECKS = {checks}  # what grader.check asks
 
-Path("checks").mkdir(exist_ok=True)
+folder = Path("checks", "{name}")  # another assignment may lie beside this one
+folder.mkdir(parents=True, exist_ok=True)
 for question, check in CHECKS.items():
-    Path("checks", f"{{question}}.py").write_text(check, encoding="utf-8")
-grader = otter.Notebook(tests_dir="checks")\
+    (folder / f"{{question}}.py").write_text(check, encoding="utf-8")
+grader = otter.Notebook(tests_dir=str(folder))\
 """
 GUIDE = """\
 {points} points, {by_hand} of them for written answers; about {time}. After {after}.
@@ -74,15 +74,15 @@ def linked(text, site):
     return re.sub(r"\]\(book:([\w/-]+)(#[\w-]+)?\)", rf"]({site}book/\1.html\2)", text)
 
 
+def settings(root=ROOT):
+    """Return _config.yml."""
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+
+
 def package(root=ROOT):
     """Return what pip installs as the package: what LOP_SOURCE names, or the book's branch."""
     repository = settings(root)["repository"]
     return os.environ.get("LOP_SOURCE") or f"git+{repository['url']}@{repository['branch']}"
-
-
-def settings(root=ROOT):
-    """Return _config.yml."""
-    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
 
 
 def site(root=ROOT):
@@ -93,17 +93,10 @@ def site(root=ROOT):
 def environment(root=ROOT):
     """Return the book's conda environment for a grader: no JupyterLab, Otter and the package."""
     said = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))
-    return {
-        "channels": said["channels"],
-        "dependencies": [
-            *(
-                each
-                for each in said["dependencies"]  # Otter adds itself to what pip brings
-                if isinstance(each, str) and re.split("[>=<]", each)[0] not in NOT_GRADED
-            ),
-            {"pip": [f"lop-utils @ {package(root)}"]},
-        ],
-    }
+    conda = [each for each in said["dependencies"] if isinstance(each, str)]
+    needed = [each for each in conda if re.split("[>=<]", each)[0] not in NOT_GRADED]
+    by_pip = {"pip": [f"lop-utils @ {package(root)}"]}  # Otter adds itself
+    return {"channels": said["channels"], "dependencies": [*needed, by_pip]}
 
 
 def master(assignment, root=ROOT):
@@ -141,51 +134,45 @@ def take_apart(assignment, folder, root=ROOT):
     return folder / "dist"
 
 
-def heading(path):
-    """Return the title of a chapter."""
-    return re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M)[1]
-
-
 def introduced(assignment, root=ROOT):
     """Return the cell that tells students how it works, in front of the assignment's own text."""
-    chapters = " and ".join(
-        f"[{heading(root / 'book' / f'{name}.md')}](book:{name})" for name in assignment.after
-    )
+    chapters = []
+    for name in assignment.after:
+        text = (root / "book" / f"{name}.md").read_text(encoding="utf-8")
+        chapters.append(f"[{re.search(r'^# (.+)$', text, re.M)[1]}](book:{name})")
     text = GUIDE.format(
         points=assignment.points,
         by_hand=assignment.by_hand,
         time=duration(assignment.minutes),
-        after=chapters,
+        after=" and ".join(chapters),
     )
     return new_markdown_cell(linked(text, site(root)))
 
 
 def finished(notebook, assignment, checks, root=ROOT):
-    """Add the introduction and the setup with the public checks after the title."""
+    """Add the introduction, the points, and the setup with the public checks after the title."""
+    literal = "".join(f'    "{name}": {quoted(text)},\n' for name, text in checks.items())
+    setup = SETUP.format(
+        source=package(root), otter=OTTER, name=assignment.name, checks=f"{{\n{literal}}}"
+    )
     title, *rest = notebook.cells
-    literal = "{\n" + "".join(f'    "{name}": {quoted(text)},\n' for name, text in checks.items())
-    literal += "}"
-    setup = SETUP.format(source=package(root), otter=OTTER, checks=literal)
-    folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}
     first, _, text = title.source.partition("\n\n")
     notebook.cells = [
         new_markdown_cell(first),
         introduced(assignment, root),
-        new_code_cell(setup, metadata=folded),
+        new_code_cell(setup, metadata={"jupyter": {"source_hidden": True}, "cellView": "form"}),
         *([new_markdown_cell(text)] if text else []),
         *rest,
     ]
     worth = {question.name: question.points for question in assignment.questions}
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(
-                r"^\*\*Question (\d+)\.\*\*",
-                lambda found: f"**Question {found[1]}** ({worth['q' + found[1]]} points)**.**",
-                cell.source,
-                flags=re.M,
-            )
+
+    def with_points(found):
+        return f"**Question {found[1]}** ({worth['q' + found[1]]} points)**.**"
+
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{assignment.name}-{i}"
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"^\*\*Question (\d+)\.\*\*", with_points, cell.source, flags=re.M)
     return notebook
 
 
@@ -196,9 +183,8 @@ def quoted(text):
     return f"r'''{text}'''"
 
 
-def student_notebook(assignment, dist, root=ROOT):
-    """Return what students get, without the instructor's notes."""
-    notebook = nbformat.read(dist / "student" / f"{assignment.name}.ipynb", as_version=4)
+def without_notes(notebook):
+    """Leave out the instructor's notes."""
     kept = []
     for cell in notebook.cells:
         if "instructor" not in cell.metadata.get("tags", []):
@@ -206,43 +192,41 @@ def student_notebook(assignment, dist, root=ROOT):
         elif cell.source.startswith(END):  # Otter closes a written question at the next text
             kept.append(new_markdown_cell(END, metadata={"deletable": False, "editable": False}))
     notebook.cells = kept
-    return finished(notebook, assignment, public_checks(dist), root)
+    return notebook
 
 
-def public_checks(dist):
-    """Return the files of the public tests."""
-    folder = dist / "student" / "tests"
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-
-
-def public_checks_of(path):
-    """Return the checks that a student's notebook carries, by question."""
-    (setup,) = [
-        cell.source
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.source.startswith(SETUP.partition("\n")[0])
-    ]
-    tree = ast.parse(re.sub(r"^ *%pip.*$", "    pass", setup, flags=re.M))
-    (value,) = [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and node.targets[0].id == "CHECKS"
-    ]
-    return ast.literal_eval(value)
+def made(assignment, root=ROOT):
+    """Return the notebook for students, the one with solutions, and the graders' archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        dist = take_apart(assignment, Path(folder).resolve(), root)
+        tests = sorted((dist / "student" / "tests").glob("*.py"))
+        checks = {path.stem: path.read_text(encoding="utf-8") for path in tests}
+        student, solved = (
+            nbformat.read(dist / part / f"{assignment.name}.ipynb", as_version=4)
+            for part in ("student", "autograder")
+        )
+        (archive,) = (dist / "autograder").glob("*.zip")
+        return (
+            finished(without_notes(student), assignment, checks, root),
+            finished(solved, assignment, checks, root),
+            archive.read_bytes(),
+        )
 
 
 def guide(assignment):
     """Return the instructor's guide: a table, then a note for each question."""
+    rows = [
+        f"| {q.name} | {q.title} | {q.points} | {q.minutes} | "
+        f"{'by hand' if q.manual else 'by tests'} |"
+        for q in assignment.questions
+    ]
     lines = [
         f"# {assignment.title}: the instructor's guide",
-        f"{assignment.summary}",
+        assignment.summary,
         f"{assignment.points} points, {assignment.by_hand} of them by hand; about "
         f"{duration(assignment.minutes)}. After: {', '.join(assignment.after)}.",
-        "| question | about | points | minutes | graded |\n|---|---|---|---|---|\n"
-        + "\n".join(
-            f"| {q.name} | {q.title} | {q.points} | {q.minutes} | "
-            f"{'by hand' if q.manual else 'by tests'} |"
-            for q in assignment.questions
+        "\n".join(
+            ["| question | about | points | minutes | graded |", "|---|---|---|---|---|", *rows]
         ),
     ]
     for q in assignment.questions:
@@ -254,29 +238,21 @@ def guide(assignment):
 def make(name, root=ROOT, out=None):
     """Write all that there is of one assignment; return its folder."""
     assignment = read(name, root)
+    student, solved, archive = made(assignment, root)
     out = out or root / FOLDER / name
     shutil.rmtree(out, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as folder:
-        dist = take_apart(assignment, Path(folder).resolve(), root)
-        for part in ("student", "solution"):
-            (out / part).mkdir(parents=True)
-        nbformat.write(student_notebook(assignment, dist, root), out / "student" / f"{name}.ipynb")
-        solved = nbformat.read(dist / "autograder" / f"{name}.ipynb", as_version=4)
-        solved = finished(solved, assignment, public_checks(dist), root)
-        nbformat.write(solved, out / "solution" / f"{name}.ipynb")
-        (archive,) = (dist / "autograder").glob("*.zip")
-        shutil.copy(archive, out / "solution" / "grader.zip")
+    for part, notebook in (("student", student), ("solution", solved)):
+        (out / part).mkdir(parents=True)
+        nbformat.write(notebook, out / part / f"{name}.ipynb")
+    (out / "solution" / "grader.zip").write_bytes(archive)
     (out / "solution" / "guide.md").write_text(guide(assignment), encoding="utf-8")
     return out
 
 
 def write_students(name, folder, root=ROOT):
     """Write what students get of one assignment into a folder."""
-    assignment = read(name, root)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:
-        dist = take_apart(assignment, Path(work).resolve(), root)
-        nbformat.write(student_notebook(assignment, dist, root), folder / f"{name}.ipynb")
+    nbformat.write(made(read(name, root), root)[0], folder / f"{name}.ipynb")
 
 
 def main(arguments):

@@ -25,9 +25,9 @@ import re
 import shutil
 import stat
 import sys
-import tempfile
 import warnings
 import zipfile
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -36,10 +36,15 @@ import nbformat
 from assignments import FOLDER, ROOT
 from lop_course import Question, names, read
 from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
-from sandbox import LIMITS, protection, python_folders, run
+from sandbox import LIMITS, fresh_folder, protection, run
 
+ENDINGS = (".ipynb", ".zip")
+RUBBISH = r"^__MACOSX|\.ipynb_checkpoints"  # what systems put into archives beside the notebook
 LARGEST = 20 * 2**20  # bytes of a submission
 LONGEST = 20_000  # characters of a written answer
+SUSPECT = {"open", "exec", "eval", "compile", "__import__", "globals", "otter"}
+# What no submission needs to see: sources with solutions, hidden tests, what others got.
+PRIVATE = ("book/teaching", "build", ".git")
 # Says in one sentence what a status means for the instructor.
 SENTENCES = {
     "graded": "",
@@ -95,8 +100,9 @@ def submissions(folder, roster=()):
     for path in sorted(Path(folder).iterdir()):
         if path.name.startswith((".", "__")):
             continue
-        if path.is_dir() or path.suffix in (".ipynb", ".zip"):
-            student = path.name if path.is_dir() else path.stem
+        if path.is_dir() or path.suffix.lower() in ENDINGS:
+            name = path.name if path.is_dir() else path.stem
+            student = name.encode("utf-8", "replace").decode()  # a name may be any bytes
             while student in found:  # the same name as a file and as a folder
                 student += "+"
             found[student] = path
@@ -107,80 +113,63 @@ def submissions(folder, roster=()):
 def opened(student, path):
     """Read what one student handed in, without trusting it."""
     try:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix in (".ipynb", ".zip")]
-            inside = [p for p in inside if ".ipynb_checkpoints" not in p.parts and p.is_file()]
+        if path.is_dir() and not path.is_symlink():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
+            inside = [p for p in inside if ".ipynb_checkpoints" not in p.parts and not p.is_dir()]
             if not inside:
                 return Submission(student, None)
             if len(inside) > 1:
                 return Submission(student, None, f"{len(inside)} notebooks in one folder")
             path = inside[0]
-        if path.suffix == ".zip":
+        if not stat.S_ISREG(path.lstat().st_mode):  # what a pipe or a link leads to is not theirs
+            raise ValueError("wanted a file, got a link, a pipe or a device")
+        if path.suffix.lower() == ".zip":
             return Submission(student, unpacked(path))
-        if path.stat().st_size > LARGEST:
-            return Submission(student, None, f"more than {LARGEST // 2**20} MiB")
+        check_size(path.stat().st_size)
         return Submission(student, path.read_bytes())
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        return Submission(student, None, str(error))
+    except Exception as error:  # a broken file may make a library raise anything
+        return Submission(student, None, str(error) or type(error).__name__)
+
+
+def check_size(size):
+    """Raise where a file is larger than a notebook can be."""
+    if size > LARGEST:
+        raise ValueError(f"more than {LARGEST // 2**20} MiB")
 
 
 def unpacked(path):
     """Return the one notebook in a zip file, without writing anything."""
     with zipfile.ZipFile(path) as archive:
-        inside = [
-            entry
-            for entry in archive.infolist()
-            if entry.filename.endswith(".ipynb")
-            and not entry.filename.startswith("__MACOSX")
-            and ".ipynb_checkpoints" not in entry.filename
-        ]
+        inside = [each for each in archive.infolist() if each.filename.lower().endswith(".ipynb")]
+        inside = [each for each in inside if not re.search(RUBBISH, each.filename)]
         if len(inside) != 1:
             raise ValueError(f"wanted one notebook in the zip file, got {len(inside)}")
-        if inside[0].file_size > LARGEST:
-            raise ValueError(f"more than {LARGEST // 2**20} MiB")
+        check_size(inside[0].file_size)
         return archive.read(inside[0])
-
-
-def parsed(content):
-    """Return the notebook; what is none may raise anything."""
-    notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
-    nbformat.validate(notebook)
-    return notebook
 
 
 def prepared(notebook, name):
     """Return it as it is to be run: by our Python, without outputs, under its assignment's name."""
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    notebook.metadata["otter"] = {"assignment_name": name}  # Colab may have dropped it
+    notebook.metadata["otter"] = {"assignment_name": name}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return notebook
 
 
-def belongs(notebook):
-    """Return the name of the assignment that a notebook says it belongs to, or None."""
-    said = notebook.metadata.get("otter")
-    return said.get("assignment_name") if isinstance(said, dict) else None
-
-
 def written_answers(notebook, questions):
-    """Return what stands below each question that is graded by hand, with what code printed.
-
-    The outputs are those that were handed in, not those of the grader's run.
-    """
-    found, name = {}, None
+    """Return what stands below each question graded by hand, and what its code printed at home."""
     manual = [question.name for question in questions if question.manual]
+    found, waiting, name = {each: [] for each in manual}, iter(manual), None
     for cell in notebook.cells:
         if "<!-- BEGIN QUESTION -->" in cell.source:
-            name = manual[len(found)] if len(found) < len(manual) else None
-            found.setdefault(name, [])
-            continue
-        if "<!-- END QUESTION -->" in cell.source:
+            name = next(waiting, None)
+        elif "<!-- END QUESTION -->" in cell.source:
             name = None
         elif name:
             found[name] += [cell.source, *outputs(cell)]
-    return {name: "\n\n".join(found.get(name, []))[:LONGEST] for name in manual}
+    return {name: "\n\n".join(texts)[:LONGEST] for name, texts in found.items()}
 
 
 def outputs(cell):
@@ -208,12 +197,9 @@ def flags(notebook, allowed):
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # otter reports what cannot run
         found |= {f"imports {name}" for name in imported(tree) - allowed}
-        called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        found |= {f"uses {name}" for name in called & SUSPECT}
+        named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        found |= {f"uses {name}" for name in named & SUSPECT}
     return sorted(found)
-
-
-SUSPECT = {"open", "exec", "eval", "compile", "__import__", "globals", "otter"}
 
 
 def imported(tree):
@@ -230,102 +216,68 @@ def imported(tree):
 # --- Grading -----------------------------------------------------------------------------
 
 
-def grader_of(name):
-    """Return where `make assignments` puts what grades an assignment."""
-    return ROOT / FOLDER / name / "solution" / "grader.zip"
-
-
 def grader(name, archive=None):
     """Return what grades an assignment; raise where `make assignments` has not written it."""
-    archive = archive or grader_of(name)
+    archive = archive or ROOT / FOLDER / name / "solution" / "grader.zip"
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: not there; run `make assignments` first")
     assignment = read(name)
-    allowed = set()
-    for cell in assignment.notebook.cells:
-        if cell.cell_type == "code" and "BEGIN TEST" not in cell.source:
-            allowed |= imported(ast.parse(cell.source))
-    return Grader(name, archive, assignment.questions, possible(archive), allowed)
-
-
-def file_of(archive, name):
-    """Return the text of one file of an archive."""
-    with zipfile.ZipFile(archive) as files:
-        return files.read(name).decode("utf-8")
+    code = [cell.source for cell in assignment.notebook.cells if cell.cell_type == "code"]
+    allowed = [imported(ast.parse(source)) for source in code if "BEGIN TEST" not in source]
+    return Grader(name, archive, assignment.questions, possible(archive), set().union(*allowed))
 
 
 def tests_of(archive):
     """Return the text of the tests of each question."""
     with zipfile.ZipFile(archive) as files:
-        tests = [name for name in sorted(files.namelist()) if re.fullmatch(r"tests/\w+\.py", name)]
-    return {Path(name).stem: file_of(archive, name) for name in tests}
+        names = [name for name in files.namelist() if re.fullmatch(r"tests/\w+\.py", name)]
+        return {Path(name).stem: files.read(name).decode("utf-8") for name in sorted(names)}
 
 
 def possible(archive):
     """Return the points of each question, as its tests say them."""
     from otter.test_files import ExceptionTestFile  # imports much: not for --help
 
-    cases = {
-        name: ExceptionTestFile.from_string(text).test_cases
-        for name, text in tests_of(archive).items()
-    }
-    return {name: float(sum(case.points for case in each)) for name, each in cases.items()}
+    texts = tests_of(archive).items()
+    return {name: float(ExceptionTestFile.from_string(text).possible) for name, text in texts}
 
 
 def graded(submission, grader, limits=LIMITS, hidden=()):
     """Grade one submission, whatever it is."""
-
-    def ended(status, seconds=0.0, said="", points=None, messages=None):
-        empty = dict.fromkeys(grader.points, 0.0)
-        return Grade(
-            submission.student,
-            status,
-            points or empty,
-            messages or {},
-            look,
-            written,
-            seconds,
-            said,
-        )
-
-    look, written = [], {}
-    if submission.content is None:
-        return ended("unreadable" if submission.trouble else "missing", said=submission.trouble)
+    student, content, trouble = submission
+    found = Grade(student, "missing", dict.fromkeys(grader.points, 0.0), {}, [], {}, 0.0, trouble)
+    if content is None:
+        return found._replace(status="unreadable" if trouble else "missing")
     try:
-        notebook = parsed(submission.content)
+        notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
+        nbformat.validate(notebook)
+        otter = notebook.metadata.get("otter") or {}  # Colab may have dropped it
+        belongs = otter.get("assignment_name") or grader.name
         look = flags(notebook, grader.allowed)
         written = written_answers(notebook, grader.questions)
     except Exception as error:  # whatever rubbish makes a library raise: the others go on
-        return ended("unreadable", said=f"no notebook: {type(error).__name__}")
-    if belongs(notebook) not in (None, grader.name):
-        look, written = [], {}
-        return ended("other assignment", said=str(belongs(notebook))[:100])
-    with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        folder = Path(folder).resolve()
-        nbformat.write(prepared(notebook, grader.name), folder / "submission.ipynb")
-        shutil.copy(grader.archive, folder / "grader.zip")
-        (folder / "out").mkdir()
-        command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", "grader.zip"]
-        outcome = run(
-            [*command, "-o", "out", "submission.ipynb"],
-            folder,
-            limits,
-            hidden=[*(ROOT / part for part in PRIVATE), *hidden],
-            shown=[ROOT, *python_folders()],
-        )
-        if outcome.status != "done":
-            return ended(outcome.status, outcome.seconds)
-        try:
-            points, messages = result(folder / "out" / "results.json", grader.points)
-        except FileNotFoundError:
-            return ended("no result", outcome.seconds, outcome.said)
-        except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
-            return ended("doubtful", outcome.seconds, f"{type(error).__name__}: {error}")
-    return ended("graded", outcome.seconds, "", points, messages)
-
-
-# What no submission needs to see: sources with solutions, hidden tests, what others got.
-PRIVATE = ("book/teaching", "build", ".git")
+        return found._replace(status="unreadable", said=f"no notebook: {type(error).__name__}")
+    if belongs != grader.name:
+        return found._replace(status="other assignment", said=str(belongs)[:100])
+    found = found._replace(flags=look, written=written)
+    try:
+        with fresh_folder() as folder:
+            nbformat.write(prepared(notebook, grader.name), folder / "submission.ipynb")
+            shutil.copy(grader.archive, folder / "grader.zip")
+            (folder / "out").mkdir()
+            command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", "grader.zip"]
+            private = [*(ROOT / part for part in PRIVATE), *hidden]
+            outcome = run([*command, "-o", "out", "submission.ipynb"], folder, limits, private)
+            found = found._replace(status=outcome.status, seconds=outcome.seconds)
+            if outcome.status != "done":
+                return found
+            results = folder / "out" / "results.json"
+            if not os.path.lexists(results):
+                return found._replace(status="no result", said=outcome.said)
+            points, messages = result(results, grader.points)
+    except Exception as error:  # here, too
+        return found._replace(status="doubtful", said=f"{type(error).__name__}: {error}")
+    return found._replace(status="graded", points=points, messages=messages)
 
 
 def result(path, possible):
@@ -337,13 +289,11 @@ def result(path, possible):
     tests = {test["name"]: test for test in tests if "max_score" in test}
     if {name: float(test["max_score"]) for name, test in tests.items()} != possible:
         raise ValueError(f"wanted the questions {possible}, got {sorted(tests)}")
-    points, messages = {}, {}
-    for name, test in tests.items():
-        points[name] = float(test["score"])
-        if not 0 <= points[name] <= possible[name]:  # not a number fails as well
-            raise ValueError(f"{name}: wanted 0 to {possible[name]} points, got {test['score']}")
-        messages[name] = reasons(str(test["output"]))
-    return points, messages
+    points = {name: float(test["score"]) for name, test in tests.items()}
+    for name, got in points.items():
+        if not 0 <= got <= possible[name]:  # not a number fails as well
+            raise ValueError(f"{name}: wanted 0 to {possible[name]} points, got {got}")
+    return points, {name: reasons(str(test["output"])) for name, test in tests.items()}
 
 
 def reasons(output):
@@ -370,10 +320,7 @@ def row(grade, grader):
         "status": grade.status,
         "points": sum(grade.points.values()),
         "of": sum(grader.points.values()),
-        **{
-            question.name: "" if question.manual else grade.points[question.name]
-            for question in grader.questions
-        },
+        **{q.name: "" if q.manual else grade.points[q.name] for q in grader.questions},
         "look": "; ".join(grade.flags),
         "seconds": f"{grade.seconds:.0f}",
         "why": safe("; ".join(filter(None, why)).strip()[:1000]),
@@ -383,24 +330,23 @@ def row(grade, grader):
 def replace(path, text):
     """Write a file at once or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="")
+    part.write_text(text, encoding="utf-8", errors="replace", newline="")
     os.replace(part, path)
 
 
 def pointed_out(grades):
     """Return the grades with a flag where two students wrote the same answer, word for word."""
-    wrote = {}
+    wrote = defaultdict(list)  # of answers long enough to be somebody's own
     for grade in grades:
         for name, answer in grade.written.items():
             if len(words := " ".join(answer.split())) > 80:
-                wrote.setdefault((name, words), []).append(grade.student)
-    same = {}
+                wrote[name, words].append(grade.student)
+    same = defaultdict(list)
     for (name, _), students in wrote.items():
-        for student in students:
-            others = [other for other in students if other != student]
-            if others:
-                same.setdefault(student, []).append(f"{name} as {', '.join(others)}")
-    return [grade._replace(flags=grade.flags + same.get(grade.student, [])) for grade in grades]
+        for student in students if len(students) > 1 else ():
+            others = ", ".join(other for other in students if other != student)
+            same[student].append(f"{name} as {others}")
+    return [grade._replace(flags=grade.flags + same[grade.student]) for grade in grades]
 
 
 def table(grades, grader):
@@ -416,29 +362,28 @@ def table(grades, grader):
 
 def feedback(grade, grader):
     """Return what one student may be told."""
-    lines = [f"# {grader.name}", f"{SENTENCES[grade.status] or 'Graded.'}"]
-    for question in grader.questions if grade.status == "graded" else ():
-        if question.manual:
-            lines.append(
-                f"## {question.name}: {question.title}\n\nGraded by hand: of {question.points}."
-            )
+    lines = [f"# {grader.name}", SENTENCES[grade.status] or "Graded."]
+    for q in grader.questions if grade.status == "graded" else ():
+        lines.append(f"## {q.name}: {q.title}")
+        if q.manual:
+            lines.append(f"Graded by hand: of {q.points}.")
             continue
-        got = f"{grade.points[question.name]:g} of {grader.points[question.name]:g}"
-        reasons = "\n".join(f"- {text}" for text in grade.messages.get(question.name, []))
-        lines.append(f"## {question.name}: {question.title}\n\n{got}.\n\n{reasons}".rstrip())
+        lines.append(f"{grade.points[q.name]:g} of {grader.points[q.name]:g}.")
+        if reasons := grade.messages.get(q.name):
+            lines.append("\n".join(f"- {text}" for text in reasons))
     return "\n\n".join(lines) + "\n"
 
 
 def collected(grades, grader):
     """Return written.md: the answers to each question one after the other."""
     lines = [f"# {grader.name}: written answers"]
-    for question in grader.questions:
-        if not question.manual:
+    for q in grader.questions:
+        if not q.manual:
             continue
-        lines.append(f"## {question.name}: {question.title} ({question.points} points)")
-        lines.append(f"**Rubric.** {question.note['Rubric']}")
+        lines.append(f"## {q.name}: {q.title} ({q.points} points)")
+        lines.append(f"**Rubric.** {q.note['Rubric']}")
         for grade in sorted(grades, key=lambda grade: grade.student):
-            answer = grade.written.get(question.name, "").strip() or "(nothing)"
+            answer = grade.written.get(q.name, "").strip() or "(nothing)"
             fence = "~" * (1 + max([2, *map(len, re.findall("~+", answer))]))
             lines.append(f"### {grade.student}\n\n{fence}text\n{answer}\n{fence}")
     return "\n\n".join(lines) + "\n"
@@ -449,16 +394,8 @@ def file_name(student):
     return re.sub(r"[^\w .@+-]", "_", student).strip(". ") or "_"
 
 
-def write(grades, grader, out):
-    """Write all results so far."""
-    # Excel takes a table without this mark for one in an encoding of its own.
-    replace(out / "grades.csv", "\ufeff" + table(grades, grader))
-    replace(out / "written.md", collected(grades, grader))
-
-
-def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):
-    """Grade all submissions of a folder; return the grades."""
-    known = grader(name)
+def grade_folder(known, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):
+    """Grade all submissions of a folder with what grades an assignment; return the grades."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: wanted a folder of submissions; unpack an archive first")
     waiting = list(submissions(folder, roster))
@@ -468,7 +405,7 @@ def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=pr
         raise ValueError(f"{out}: has grades.csv already; name another folder with --out")
     (out / "feedback").mkdir(parents=True, exist_ok=True)
     show(protection())
-    solution = known.archive.with_name(f"{name}.ipynb")
+    solution = known.archive.with_name(f"{known.name}.ipynb")
     hidden = [Path(folder).resolve(), out.resolve()]
     reference = graded(Submission("reference", solution.read_bytes()), known, limits, hidden)
     if reference.points != known.points:
@@ -481,29 +418,28 @@ def grade_folder(name, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=pr
     with ThreadPoolExecutor(jobs) as pool:
         at_work = [pool.submit(graded, each, known, limits, hidden) for each in waiting]
         for done in as_completed(at_work):
-            grades.append(done.result())
-            grade = grades[-1]
+            grade = done.result()
             if roster and grade.student not in roster:
-                grades[-1] = grade = grade._replace(flags=[*grade.flags, "not on the list"])
+                grade = grade._replace(flags=[*grade.flags, "not on the list"])
+            grades.append(grade)
             show(f"{len(grades)} of {len(at_work)}: {grade.student}: {grade.status}")
             replace(out / "feedback" / f"{file_name(grade.student)}.md", feedback(grade, known))
-            write(grades, known, out)
+            # Excel takes a table without the mark in front for one in an encoding of its own.
+            replace(out / "grades.csv", "\ufeff" + table(grades, known))
+            replace(out / "written.md", collected(grades, known))
     return grades
 
 
 def without_ending(name):
     """Return a name as a submission is called."""
-    return re.sub(r"\.(ipynb|zip)$", "", name)
+    return re.sub(r"\.(ipynb|zip)$", "", name.strip(), flags=re.I)
 
 
 def main(arguments):
     """Read the command line, grade, and say where the results are."""
-    usage = __doc__.split("\n\n")[1].removeprefix("usage: ")
-    parser = argparse.ArgumentParser(
-        usage=usage,
-        epilog=__doc__.split("\n\n", 2)[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    _, usage, more = __doc__.replace("usage: ", "").split("\n\n", 2)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(usage=usage, epilog=more, formatter_class=raw)
     for known in (MissingIDFieldWarning, DuplicateCellId):  # old and hand-made notebooks
         warnings.simplefilter("ignore", known)
     parser.add_argument("name", choices=names(), metavar="NAME")
@@ -517,15 +453,11 @@ def main(arguments):
     if not said.submissions.strip():
         parser.error("wanted a folder of submissions: make grade NAME=... FROM=...")
     roster = said.roster.read_text(encoding="utf-8-sig").splitlines() if said.roster else []
+    roster = [without_ending(line) for line in roster if line.strip()]
     out = said.out or ROOT / "build" / "grades" / said.name
-    grades = grade_folder(
-        said.name,
-        Path(said.submissions),
-        out,
-        roster=[without_ending(line.strip()) for line in roster if line.strip()],
-        jobs=said.jobs,
-        limits=LIMITS._replace(seconds=said.seconds, memory=said.memory),
-    )
+    limits = LIMITS._replace(seconds=said.seconds, memory=said.memory)
+    known, folder = grader(said.name), Path(said.submissions)
+    grades = grade_folder(known, folder, out, roster=roster, jobs=said.jobs, limits=limits)
     count = sum(grade.status == "graded" for grade in grades)
     print(f"{count} of {len(grades)} graded: {out / 'grades.csv'}")
 

@@ -6,22 +6,25 @@ namespaces: then there is no network, nothing of the disk can be written, folder
 are not even seen, and no process outlives the first.
 """
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
 WATCH = 0.2  # seconds between two looks at the processes
 TAIL = 2000  # characters kept of what the program says
+DEEPEST = 100  # folders within folders
 
 
 class Limits(NamedTuple):
@@ -46,14 +49,7 @@ class Outcome(NamedTuple):
 
 
 # A view of the disk that cannot be written, with processes and devices of its own.
-ROOM = [
-    "--unshare-all",
-    "--die-with-parent",
-    "--new-session",
-    *("--ro-bind", "/", "/"),
-    *("--dev", "/dev"),
-    *("--proc", "/proc"),
-]
+ROOM = "--unshare-all --die-with-parent --new-session --ro-bind / / --dev /dev --proc /proc".split()
 
 
 @cache
@@ -62,12 +58,9 @@ def bubblewrap():
     path = shutil.which("bwrap")
     if path is None:
         return None
-    tried = subprocess.run(
-        [path, *ROOM, "--size", "65536", "--tmpfs", "/tmp", "true"],
-        check=False,
-        capture_output=True,
-    )
-    return path if tried.returncode == 0 else None
+    tried = [path, *ROOM, "--size", "65536", "--tmpfs", "/tmp", "true"]
+    worked = subprocess.run(tried, check=False, capture_output=True).returncode == 0
+    return path if worked else None
 
 
 def protection():
@@ -80,13 +73,7 @@ def protection():
     )
 
 
-def python_folders():
-    """Return where this Python and its packages lie, wherever that is."""
-    ours = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parent.parent)
-    return list(dict.fromkeys(str(Path(path).resolve()) for path in ours))
-
-
-def walls(folder, limits, hidden, shown):
+def walls(folder, limits, hidden):
     """Return the beginning of a command that shuts in what follows; empty without bubblewrap."""
     if bubblewrap() is None:
         return []
@@ -94,8 +81,10 @@ def walls(folder, limits, hidden, shown):
     def empty(path, size):
         return ["--size", str(int(size)), "--tmpfs", str(path)]
 
+    pythons = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parent.parent)
+    shown = [ROOT, *dict.fromkeys(Path(path).resolve() for path in pythons)]
     hidden = [Path(path) for path in hidden if Path(path).is_dir()]
-    above = [path for path in hidden if any(Path(each).is_relative_to(path) for each in shown)]
+    above = [path for path in hidden if any(each.is_relative_to(path) for each in shown)]
     command = [bubblewrap(), *ROOM]
     for path in ("/tmp", "/dev/shm", Path.home(), *above):
         command += empty(path, limits.disk * GIB)
@@ -107,11 +96,22 @@ def walls(folder, limits, hidden, shown):
     return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
 
 
-def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
+@contextmanager
+def fresh_folder():
+    """Give a new folder; it is removed however deep or locked it has become."""
+    folder = Path(tempfile.mkdtemp(prefix="grading-")).resolve()
+    try:
+        yield folder
+    finally:  # Python's own way down ends a thousand folders deep
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, folder], check=False, stderr=subprocess.DEVNULL)
+
+
+def run(command, folder, limits=LIMITS, hidden=()):
     """Run a command in a folder of its own; it ends by itself or at the first limit it meets.
 
-    Where bubblewrap shuts in, /tmp and the home folder are empty but for the folders ``shown``,
-    and so are the folders ``hidden``, which may lie below those.
+    Where bubblewrap shuts in, /tmp, the home folder and the folders ``hidden`` are empty, but for
+    the book and Python, wherever these are.
     """
     folder = Path(folder).resolve()
     # bash's own limits: -v bounds one process, the watch below all of them together.
@@ -120,19 +120,11 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
         f" ulimit -v {int((limits.memory + 8) * 2**20)} 2>/dev/null;"
         ' exec "$@"'
     )
-    command = [
-        *walls(folder, limits, hidden, shown),
-        "bash",
-        "-c",
-        bounded,
-        "bash",
-        *map(str, command),
-    ]
     started = time.monotonic()
     # No name, so that nothing can be put in its place: a pipe would be read for ever.
     with tempfile.TemporaryFile() as said:
         process = psutil.Popen(
-            command,
+            [*walls(folder, limits, hidden), "bash", "-c", bounded, "bash", *command],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -140,7 +132,12 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
             env=own_environment(folder),
             start_new_session=True,
         )
-        status = watch(process, folder, limits, started)
+        family = {process.pid: process}
+        try:
+            status = watch(process, family, folder, limits, started)
+        finally:
+            kill(family)
+            process.wait()
         said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
         text = said.read(TAIL).decode("utf-8", "replace")
     return Outcome(status, process.returncode, time.monotonic() - started, text)
@@ -149,62 +146,59 @@ def run(command, folder, limits=LIMITS, *, hidden=(), shown=()):
 def own_environment(folder):
     """Return the environment: no secrets of ours, nothing outside of the folder to write to."""
     kept = ("LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
-    home = str(folder)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {name: os.environ[name] for name in kept if name in os.environ} | {
-        "HOME": home,
-        "TMPDIR": home,
-        "IPYTHONDIR": f"{home}/.ipython",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "IPYTHONDIR": f"{folder}/.ipython",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "agg",
-        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "MPLCONFIGDIR": f"{folder}/.matplotlib",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PATH": path,
     }
 
 
-def watch(process, folder, limits, started):
-    """Wait for the end; return "done", or the limit for which everything was killed."""
-    family = {}
+def watch(process, family, folder, limits, started):
+    """Wait for the end, learning the family; return "done", or the limit that is exceeded."""
     while True:
         with suppress(psutil.TimeoutExpired):
             process.wait(timeout=WATCH)
-            kill(family)
             return "done"
         with suppress(psutil.NoSuchProcess):
-            family |= {child.pid: child for child in process.children(recursive=True)}
-        met = limit_met(family.values(), folder, limits, started)
-        if met:
-            kill({process.pid: process} | family)
-            process.wait()
-            return met
+            family.update((child.pid, child) for child in process.children(recursive=True))
+        memory = [bytes_of(each) for each in family.values() if each.is_running()]
+        if time.monotonic() - started > limits.seconds:
+            return "time"
+        if sum(memory) > limits.memory * GIB:
+            return "memory"
+        if len(memory) > limits.processes:
+            return "processes"
+        if used(folder) > limits.disk * GIB:
+            return "disk"
 
 
-def limit_met(processes, folder, limits, started):
-    """Return the name of the limit that is exceeded, or None."""
-    if time.monotonic() - started > limits.seconds:
-        return "time"
-    alive, memory = 0, 0
-    for process in processes:
-        with suppress(psutil.Error):
-            memory += process.memory_info().rss
-            alive += process.is_running()
-    if memory > limits.memory * GIB:
-        return "memory"
-    if alive > limits.processes:
-        return "processes"
-    if used(folder) > limits.disk * GIB:
-        return "disk"
-    return None
+def bytes_of(process):
+    """Return the memory of one process."""
+    with suppress(psutil.Error):
+        return process.memory_info().rss
+    return 0
 
 
 def used(folder):
-    """Return the bytes of all files below a folder."""
-    total = 0
-    for where, _, files in os.walk(folder):
-        for file in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(where, file)).st_size
+    """Return the bytes of all files below a folder; one without a bottom has no end of them."""
+    total, waiting = 0, [(folder, 0)]
+    while waiting:
+        where, depth = waiting.pop()
+        if depth > DEEPEST:
+            return math.inf
+        with suppress(OSError), os.scandir(where) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, depth + 1))
+                with suppress(OSError):  # gone meanwhile
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -1,7 +1,11 @@
-"""The assignments, written once, and graded by the grader itself."""
+"""The assignments, written once, and a process that runs them without being started anew."""
 
+import json
+import subprocess
+import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 
 import assignments
 import grade
@@ -12,26 +16,17 @@ with warnings.catch_warnings():  # of what Otter imports, against traitlets
     warnings.simplefilter("ignore")
     import otter.assign  # noqa: F401
 
-JOBS = 2
-
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
     """Return a function that writes an assignment, once, and returns its folder."""
-    made = {}
-
-    def written(name):
-        if name not in made:
-            made[name] = assignments.make(name, out=tmp_path_factory.mktemp("made") / name)
-        return made[name]
-
-    return written
+    return cache(lambda name: assignments.make(name, out=tmp_path_factory.mktemp("made") / name))
 
 
 @pytest.fixture(scope="session")
 def grader(written):
     """Return a function that returns what grades an assignment."""
-    return lambda name: grade.grader(name, written(name) / "solution" / "grader.zip")
+    return cache(lambda name: grade.grader(name, written(name) / "solution" / "grader.zip"))
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +36,24 @@ def solution(written):
 
 
 @pytest.fixture(scope="session")
-def grade_all(grader):
-    """Return a function that grades several notebooks at once, by name."""
+def student(written):
+    """Return a function that reads what students get."""
+    return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
 
-    def grade_all(name, notebooks, **more):
-        handed_in = [
-            grade.Submission(student, nbformat.writes(notebook).encode())
-            for student, notebook in notebooks.items()
-        ]
-        with ThreadPoolExecutor(JOBS) as pool:
-            graded = pool.map(lambda each: grade.graded(each, grader(name), **more), handed_in)
-        return {each.student: each for each in graded}
 
-    return grade_all
+@pytest.fixture(scope="session")
+def in_process():
+    """Return a function that sends a job to a process that has imported everything."""
+    script = Path(__file__).with_name("in_process.py")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, text=True)
+
+    def in_process(cells, changes=(), tests=""):
+        job = {"cells": cells, "changes": changes, "tests": str(tests)}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return {result["name"]: result for result in json.loads(process.stdout.readline())}
+
+    yield in_process
+    process.kill()
+    process.communicate()

@@ -1,36 +1,28 @@
-"""The sources of the assignments, and what students get of them."""
+"""The sources of the assignments, and what students, instructors and graders get of them."""
 
 import re
+import zipfile
 
 import assignments
 import grade
 import nbformat
 import pytest
+import yaml
 from lop_course import SOURCES, duration
-from nbclient import NotebookClient
 
 NAMES = assignments.names()
 each = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture
-def student(written):
-    """Return a function that reads what students get."""
-    return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
-
-
+pytestmark = pytest.mark.xdist_group("sources")
 # The least and the most minutes, and the points.
 KINDS = {"assignment": (60, 120, 20), "project": (480, 1200, 40)}
 
 
-@each
-def test_an_assignment_takes_its_time_and_says_so(name, student):
-    assignment = assignments.read(name)
-    least, most, points = KINDS[assignment.kind]
-    assert least <= assignment.minutes <= most
-    assert f"about {duration(assignment.minutes)}" in student(name).cells[1].source
-    assert assignment.points == points
-    assert sum(question.manual for question in assignment.questions) >= 1
+def text_of(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def code(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def test_there_are_four_assignments_and_a_project():
@@ -39,36 +31,33 @@ def test_there_are_four_assignments_and_a_project():
 
 
 @each
-def test_the_points_of_a_question_are_those_of_its_tests(name, grader):
-    tested = {q.name: float(q.points) for q in assignments.read(name).questions if not q.manual}
-    assert grader(name).points == tested
+def test_an_assignment_says_what_it_takes_and_gives(name, student, grader):
+    assignment = assignments.read(name)
+    least, most, points = KINDS[assignment.kind]
+    assert least <= assignment.minutes <= most
+    assert f"about {duration(assignment.minutes)}" in student(name).cells[1].source
+    assert assignment.points == points
+    assert sum(question.manual for question in assignment.questions) >= 1
+    tested = {q.name: float(q.points) for q in assignment.questions if not q.manual}
+    assert grader(name).points == tested  # as its tests say
+    for i, question in enumerate(assignment.questions, start=1):
+        assert f"**Question {i}** ({question.points} points)**.** " in text_of(student(name))
 
 
 @each
-def test_students_see_the_points_of_each_question(name, student):
-    text = "\n".join(cell.source for cell in student(name).cells)
-    for i, question in enumerate(assignments.read(name).questions, start=1):
-        assert f"**Question {i}** ({question.points} points)**.** " in text
-
-
-@each
-def test_every_question_that_is_tested_has_public_and_hidden_tests(name, written):
-    for text in assignments.public_checks_of(written(name) / "student" / f"{name}.ipynb").values():
-        assert "hidden=False" in text
-    for text in grade.tests_of(written(name) / "solution" / "grader.zip").values():
-        assert "hidden=False" in text and "hidden=True" in text
-
-
-@each
-def test_students_see_no_solution_and_no_hidden_test(name, student, solution, written):
+def test_students_see_public_tests_and_no_solution_and_no_hidden_test(
+    name, student, solution, written
+):
     text = nbformat.writes(student(name))
-    assert "hidden=True" not in text
-    assert "SOLUTION" not in text
-    assert "**Rubric.**" not in text
-    assert "**Usual mistakes.**" not in text
-    hidden = hidden_lines(written(name) / "solution" / "grader.zip")
+    for kept in ("hidden=True", "SOLUTION", "**Rubric.**", "**Usual mistakes.**"):
+        assert kept not in text
+    tests = grade.tests_of(written(name) / "solution" / "grader.zip")
+    assert all("hidden=False" in text and "hidden=True" in text for text in tests.values())
+    setup, *_ = code(student(name))
+    checks = setup.split("r'''")[1:]
+    assert len(checks) == len(tests) and all("hidden=False" in check for check in checks)
+    hidden = hidden_lines(tests)
     assert len(hidden) > 5
-    setup = next(cell.source for cell in student(name).cells if "CHECKS = " in cell.source)
     assert hidden & {line.strip() for line in setup.splitlines()} == set()
     solved = {
         line.strip()
@@ -77,15 +66,15 @@ def test_students_see_no_solution_and_no_hidden_test(name, student, solution, wr
         for line in cell.source.splitlines()
         if len(line.strip()) > 30 and "def " not in line and '"""' not in line
     }
-    shown = "\n".join(cell.source for cell in student(name).cells if "CHECKS" not in cell.source)
+    shown = "\n".join(cell.source for cell in student(name).cells if cell.source != setup)
     assert len(solved) > 10
     assert [line for line in solved if line in shown] == []
 
 
-def hidden_lines(archive):
+def hidden_lines(tests):
     """Return the lines of the hidden tests that no public one has."""
     public, hidden = set(), set()
-    for text in grade.tests_of(archive).values():
+    for text in tests.values():
         for case in re.split(r"^@test_case", text, flags=re.M)[1:]:
             lines = {line.strip() for line in case.splitlines() if len(line.strip()) > 40}
             (hidden if "hidden=True" in case.splitlines()[0] else public).update(lines)
@@ -94,11 +83,9 @@ def hidden_lines(archive):
 
 @each
 def test_the_notebook_is_plain_markdown_and_its_links_lead_to_pages(name, student):
-    for cell in student(name).cells:
-        if cell.cell_type == "markdown":
-            assert not re.search(r"\{(doc|ref|cite|eq|numref)[:}]|^:::|^```\{", cell.source, re.M)
-            assert "book:" not in cell.source
-    text = "\n".join(c.source for c in student(name).cells if c.cell_type == "markdown")
+    text = text_of(student(name))
+    assert not re.search(r"\{(doc|ref|cite|eq|numref)[:}]|^:::|^```\{", text, re.M)
+    assert "book:" not in text
     pages = re.findall(rf"\({re.escape(assignments.site())}([\w/-]+)\.html", text)
     assert pages
     for page in pages:
@@ -106,28 +93,28 @@ def test_the_notebook_is_plain_markdown_and_its_links_lead_to_pages(name, studen
 
 
 @each
-def test_the_checks_in_the_notebook_pass_for_the_solution(name, solution, tmp_path):
+def test_the_checks_in_the_notebook_pass_for_the_solution(name, solution, in_process):
     """As a student runs them: in an empty folder, with nothing but the notebook."""
-    client = NotebookClient(
-        solution(name), timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    executed = client.execute()
-    checks = [cell for cell in executed.cells if cell.source.startswith("grader.check(")]
-    questions = [q for q in assignments.read(name).questions if not q.manual]
-    assert len(checks) == len(questions)
-    for cell in checks:
-        (output,) = cell.outputs
-        assert "passed" in output.data["text/plain"], output.data["text/plain"]
+    ran = in_process(code(solution(name)))[""]
+    assert ran["errors"] == []
+    tested = [q.name for q in assignments.read(name).questions if not q.manual]
+    assert list(ran["tests"]) == tested
+    assert all("All test cases passed" in said for _, said in ran["tests"].values())
+
+
+def test_two_assignments_in_one_folder_keep_their_checks_apart(solution, in_process):
+    """As in Colab and in JupyterLab, where all notebooks lie beside one another."""
+    mine, *rest = code(solution(NAMES[0]))
+    other, *_ = code(solution(NAMES[1]))
+    ran = in_process([mine, "mine = grader", other, "grader = mine", *rest])[""]
+    assert ran["errors"] == []
+    assert all("All test cases passed" in said for _, said in ran["tests"].values())
 
 
 @each
 def test_the_archive_asks_for_a_python_and_a_torch_that_we_know(name, written):
-    import yaml
-
-    said = yaml.safe_load(
-        grade.file_of(written(name) / "solution" / "grader.zip", "environment.yml")
-    )
-    *packages, by_pip = said["dependencies"]
+    with zipfile.ZipFile(written(name) / "solution" / "grader.zip") as archive:
+        *packages, by_pip = yaml.safe_load(archive.read("environment.yml"))["dependencies"]
     assert "python=3.11" in packages
     assert any(each.startswith("pytorch-cpu") for each in packages)
     assert not any(each.startswith("jupyterlab") for each in packages)
@@ -144,21 +131,6 @@ def test_the_guide_says_what_an_instructor_needs(name, written):
         assert all(part in text for part in question.note.values())
 
 
-@pytest.fixture
-def source(tmp_path):
-    """Return a function that reads a source of ours after a change."""
-    text = (assignments.ROOT / SOURCES / "whitening.md").read_text(encoding="utf-8")
-    folder = tmp_path / SOURCES
-    folder.mkdir(parents=True)
-
-    def source(old, new):
-        assert old in text
-        (folder / "whitening.md").write_text(text.replace(old, new, 1), encoding="utf-8")
-        return assignments.read("whitening", tmp_path)
-
-    return source
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -171,9 +143,13 @@ def source(tmp_path):
         ("**Rubric.**", "**Grading.**", "q6: wanted a note of"),
     ],
 )
-def test_a_source_that_lacks_something_is_refused(old, new, message, source):
+def test_a_source_that_lacks_something_is_refused(old, new, message, tmp_path):
+    text = (assignments.ROOT / SOURCES / "whitening.md").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / SOURCES).mkdir(parents=True)
+    (tmp_path / SOURCES / "whitening.md").write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        source(old, new)
+        assignments.read("whitening", tmp_path)
 
 
 def test_a_name_that_is_none_is_refused(capsys):

@@ -1,4 +1,4 @@
-"""Figures that a reader plays with: what ``lop_utils.widgets`` shows, as it stands in a page.
+"""Figures that a reader plays with: what ``lop_utils.book.live`` shows, as it stands in a page.
 
 A cell's output says which figure it is, and the page gets the figure's module, which stands in the
 page itself, since browsers refuse an external one where pages are files. Without scripts, and on
@@ -18,7 +18,7 @@ from myst_nb.core.render import WIDGET_VIEW_MIMETYPE, MimeRenderPlugin, load_mim
 from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util.fileutil import copy_asset
 
-from lop_utils import widgets
+from lop_utils.book import live
 
 FOLDER = "book/_figures"
 STILLS = "_static/live"
@@ -31,14 +31,14 @@ class live_figure(nodes.General, nodes.Element):
 class LiveMime(MimeRenderPlugin):
     """Put a live figure where a cell's output names one."""
 
-    mime_priority_overrides = (("html", widgets.LIVE_MIME, 0),)
+    mime_priority_overrides = (("html", live.LIVE_MIME, 0),)
 
     @staticmethod
     def handle_mime(renderer, data, inline):
         """Return a live figure; an empty list for the view of a widget; None for all else."""
         if data.mime_type == WIDGET_VIEW_MIMETYPE:
             return []
-        if data.mime_type != widgets.LIVE_MIME:
+        if data.mime_type != live.LIVE_MIME:
             return None
         name, settings = data.content["name"], data.content["settings"]
         image = renderer.renderer.get_cell_level_config(
@@ -54,7 +54,7 @@ class LiveMime(MimeRenderPlugin):
 def visit(self, node):
     """Put in the place of a live figure, a picture in its stead, and its module."""
     name, static = node["name"], "../" * self.docnames[0].count("/") + STILLS
-    code = widgets.module(name)
+    code = live.module(name)
     if "</script" in code:
         raise ValueError(f"live figure {name}: the module would end its own script")
     picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'

@@ -25,7 +25,7 @@ from lop_site import site_address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.builders import Builder
 
-from lop_utils import widgets
+from lop_utils.book import live
 
 BRANCH = "notebooks"  # where the generated notebooks are published
 SETUP = """\
@@ -256,7 +256,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     for cell, ran in zip(cells, done, strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
         for output in cell.outputs:  # no kernel holds these widgets any more: their picture stays
-            for mime in (widgets.VIEW_MIME, widgets.LIVE_MIME):
+            for mime in (live.VIEW_MIME, live.LIVE_MIME):
                 output.get("data", {}).pop(mime, None)
     nbformat.write(notebook, Path(app.outdir, "_sources", context["ipynb_source"]))
 

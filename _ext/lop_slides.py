@@ -24,7 +24,7 @@ from sphinx_revealjs.builders import RevealjsHTMLBuilder
 from sphinx_revealjs.utils import get_revealjs_path
 from sphinx_revealjs.writers import RevealjsSlideTranslator
 
-from lop_utils import widgets
+from lop_utils.book import live
 
 LECTURE = "book/teaching/lecture"
 STYLE = "slides.css"
@@ -57,7 +57,7 @@ CONFIG = {
     },
 }
 # What of a cell's output is shown, the best first.
-MIMES = [widgets.LIVE_MIME, "image/svg+xml", "image/png", "text/html", "text/plain"]
+MIMES = [live.LIVE_MIME, "image/svg+xml", "image/png", "text/html", "text/plain"]
 # Whose listeners are for the pages, not for slides; of build-finished the cache needs its own.
 ONLY_PAGES = {
     "builder-inited": lambda module: module.startswith(("sphinx_book_theme", "pydata_sphinx")),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chromium import HOW_TO_GET, find_chromium, launch
 
-from lop_utils import widgets
+from lop_utils.book import live
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "book" / "_figures"
@@ -40,7 +40,7 @@ def page_with(browser, name, script="", reduced_motion="no-preference", **settin
     place = f'class="lop-live" data-lop-figure="{name}" style="width: {WIDTH}px"'
     start = f"data-lop-settings='{json.dumps(settings)}'"
     page.set_content(f"<!doctype html><title>{name}</title><div {place} {start}></div>")
-    page.add_script_tag(content=f"{widgets.module(name)}\n{script}", type="module")
+    page.add_script_tag(content=f"{live.module(name)}\n{script}", type="module")
     page.wait_for_function(SAID, timeout=60_000)
     return page
 

@@ -22,7 +22,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from otter.execute import Checker
 from traitlets.config import Config
 
-from lop_utils import completion, networks, parsimony  # noqa: F401
+from lop_utils import completion, law, networks  # noqa: F401
 
 JOBS = 2  # processes at once
 

@@ -132,7 +132,7 @@ def test_what_colab_and_others_leave_in_a_notebook_does_not_matter():
     [
         ("import os", ["imports os"]),
         ("from os import path", ["imports os.path"]),
-        ("from lop_utils import parsimony", ["imports lop_utils.parsimony"]),
+        ("from lop_utils import law", ["imports lop_utils.law"]),
         ("open('tests/q1.py')", ["uses open"]),
         ("!ls", ["runs a magic or a shell command"]),
         ("  %run other.py", ["runs a magic or a shell command"]),

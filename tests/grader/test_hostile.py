@@ -127,7 +127,7 @@ print(json.dumps(seen))
 def test_a_folder_above_the_project_can_be_hidden(folder):
     """As when submissions lie in the folder that the clone lies in."""
     above = grade.ROOT.parent
-    code = f"import lop_utils.answers, os; print(os.listdir({str(above)!r}))"
+    code = f"import lop_utils.book.answers, os; print(os.listdir({str(above)!r}))"
     outcome = run_code(code, folder, hidden=[above])
     assert outcome.code == 0, outcome.said
     assert outcome.said == f"{[grade.ROOT.name]}\n"

@@ -94,7 +94,8 @@ def gone_on(run: "Completion", steps: int, progress: bool) -> "Completion":
     bar = tqdm(total=steps, initial=run.steps, **quiet)
     try:
         for last in _iterates(run, steps):
-            if not rows or rows[-1][0] < last.t:
+            due = last.t % run.settings.every == 0 or last.t == steps
+            if due and (not rows or rows[-1][0] < last.t):
                 now, train, held_out, eta = _measured(run, last)
                 best = now if now.error < 0.999 * best.error else best
                 rows.append((last.t, time.perf_counter() - began, train, held_out, eta))

@@ -77,11 +77,14 @@ def test_wide_and_tall_matrices_with_the_defaults(shape):
     assert error(complete(seen, steps=3000), Phi) < 1e-3
 
 
-@pytest.mark.parametrize("unit", [1e-30, 1e-20, 1.0, 1e20, 1e30], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "unit"),
+    [(torch.float32, 1e-30), (torch.float32, 1e20), (torch.float32, 1e30), (torch.float64, 1e-20)],
+    ids=str,
+)
 def test_whatever_the_unit_of_the_values(dtype, unit):
-    expected = complete(steps=1000)
-    result = complete(SEEN.with_values((unit * SEEN.values).to(dtype)), steps=1000)
+    expected = complete(steps=800)
+    result = complete(SEEN.with_values((unit * SEEN.values).to(dtype)), steps=800)
     assert {W.dtype for W in (*result.Ws, whole(result))} == {dtype}
     assert (whole(result).double() / unit - whole(expected)).abs().max() < 5e-3
     assert result.history["train"].dtype == result.history["eta"].dtype == torch.float64

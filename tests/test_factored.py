@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lop_utils import factored, init, losses, observed, spectra
+from lop_utils import factored, init, losses, observed
 from lop_utils.factored import of_factors
 from lop_utils.losses import ValueAndGradients
 from lop_utils.observed import ObservedEntries
@@ -282,43 +282,15 @@ def test_without_csr_rows_are_summed(generator, monkeypatch):
 # A spectral start from the sample alone
 
 
-def start_from(seen, k, L, eps, loss=None, **options):
-    generator = torch.Generator().manual_seed(1)
-    Q = torch.randn(k, seen.shape[1], generator=generator, **F64).to(seen.values)
-    P = seen.values.new_full((seen.shape[0], k), float("nan"))  # its values are not used
-    loss = loss or factored.fastest_loss(seen, k)
-    return init.sampled_spectral(loss, P, Q, L, eps, **options)
-
-
-@pytest.mark.parametrize("shape", [(30, 20), (20, 30)], ids=str)
-def test_a_sampled_start_is_the_spectral_one(form, shape, generator):
-    U, V = (torch.linalg.qr(torch.randn(d, 3, generator=generator, **F64)).Q for d in shape)
-    M = U * torch.tensor([10.0, 8.0, 6.0], **F64) @ V.T
-    Omega = torch.rand(shape, generator=generator) < 0.8
-    Omega[[0, 7]] = False
-    rows, cols = Omega.nonzero().T
-    seen = ObservedEntries(rows, cols, M[rows, cols], shape)
-    for L in (2, 4):
-        Ws, s = start_from(seen, 3, L, 0.1, form(seen), iterations=60)
-        expected = init.spectral(M * Omega, 3, L, 0.1)
-        assert (s / torch.linalg.svdvals(M * Omega)[:3] - 1).abs().max() < 1e-10
-        for W, E in ((Ws[0].T, expected[0].T), (Ws[-1], expected[-1])):
-            assert spectra.vector_angles(W, E).max() < 1e-6  # one by one, in order
-        assert all(W.equal(E) for W, E in zip(Ws[1:-1], expected[1:-1], strict=True))
-        # The signs of both sides go together.
-        assert (Ws[-1] @ Ws[0] - expected[-1] @ expected[0]).abs().max() < 1e-8
-        assert (Ws[-1] == 0).all(1).nonzero().flatten().tolist() == [0, 7]
-    few, _ = start_from(seen, 3, 2, 0.1)  # a few rounds are enough for a start
-    assert spectra.principal_angles(few[-1] / 0.1, expected[-1] / 0.1)[:2].max() < 0.1
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_directions_that_a_sample_does_not_see_start_at_zero_on_one_side(rank, dtype, generator):
     rows, cols = torch.ones(60, 57).nonzero().T
     low = [torch.randn(d, rank, generator=generator, dtype=dtype) for d in (60, 57)]
     seen = ObservedEntries(rows, cols, (low[0] @ low[1].T).flatten(), (60, 57))
-    Ws, s = start_from(seen, 6, 3, 1.0)
+    Q = torch.randn(6, 57, generator=generator, dtype=dtype)
+    loss, P = factored.fastest_loss(seen, 6), torch.zeros(60, 6, dtype=dtype)
+    Ws, s = init.sampled_spectral(loss, P, Q, 3, 1.0)
     size = torch.linalg.norm(Ws[-1], dim=0)
     near = 1e-12 if dtype == torch.float64 else 1e-4
     assert s.isfinite().all() and (size[:rank] - 1).abs().sum() < near and not size[rank:].any()

@@ -15,6 +15,17 @@ from lop_utils.observed import ObservedEntries
 if TYPE_CHECKING:
     from lop_utils.completion import Completion
 
+__all__ = [
+    "COLUMNS",
+    "Best",
+    "Settings",
+    "entries",
+    "gone_on",
+    "require_determined",
+    "spectral_start",
+    "width_for",
+]
+
 COLUMNS = ("t", "seconds", "train", "held_out", "eta")
 
 

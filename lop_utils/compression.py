@@ -190,9 +190,8 @@ def reconstruct(compressed: Compressed, Ws: Sequence[Tensor], rho: float | Tenso
     Ws : sequence of Tensor
         The core at some time.
     rho : float or Tensor of no dimension
-        The number of the complement at that time, from `recursions.rho_recursion`, or from the same
-        method run on L layers of size 1 x 1 that start at eps, with target 0: this is what
-        the complement is. With 0 the second term is left out.
+        The number of the complement then, from `recursions.rho_recursion`, or from the same method
+        run on what it is, L layers 1 x 1 that start at eps, with target 0. 0 leaves it out.
 
     Returns
     -------
@@ -236,8 +235,7 @@ def with_outer_layers(compressed: Compressed) -> list[Tensor]:
     Returns
     -------
     list of Tensor
-        L + 2 layers, the first ``(k, d)``, the last ``(d_y, k)``: 2 d k + L k^2 numbers in
-        case 1.
+        L + 2 layers, first ``(k, d)``, last ``(d_y, k)``: 2 d k + L k^2 numbers in case 1.
 
     References
     ----------
@@ -296,14 +294,21 @@ def stable_gamma(s: float, eta: float, L: int) -> float:
 
     Parameters
     ----------
-    s, L
-        As of `stable_eta`, with its errors.
+    s : float
+        As of `stable_eta`.
     eta : float
         Rate of the inner layers, times p where a share p is observed.
+    L : int
+        Depth.
 
     Returns
     -------
     float
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `stable_eta`.
 
     Examples
     --------

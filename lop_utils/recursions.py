@@ -121,10 +121,12 @@ def rho_flow(eps: float, tau: Tensor, *, lam: float, L: int) -> Tensor:
 
     Parameters
     ----------
-    eps, lam, L
-        Scale, weight decay, depth.
+    eps : float
+        Scale.
     tau : Tensor, shape (...)
         Times ``eta t``.
+    lam, L
+        Weight decay, depth.
 
     Returns
     -------

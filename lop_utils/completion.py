@@ -5,54 +5,61 @@ number: spectral start, discrepant step sizes, a step size that adapts itself, a
 entries held out of training are no longer predicted better.
 """
 
-import dataclasses
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from lop_utils import _checks, _files, descent, factored, init, observed, rules
+from lop_utils import _checks, _completing, _files, descent, observed
+from lop_utils._completing import COLUMNS, Best, Settings
+from lop_utils.compression import stable_eta
 from lop_utils.observed import ObservedEntries
 
-__all__ = ["Completion", "complete", "load", "resume", "stable_eta", "stable_gamma"]
+__all__ = ["Best", "Completion", "Settings", "complete", "load", "resume"]
 
-_FORMAT = "lop_utils.completion 2"
+_FORMAT = "lop_utils.completion 3"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Completion:
     """A completed matrix, as the product of a few small ones."""
 
-    Ws: list[Tensor]
-    """Layers of shapes (k, d_x), (k, k), ..., (d_y, k), in the unit of the values: those that
-    predicted the held-out entries best, or the observed ones if none were held out."""
     history: dict[str, Tensor]
     """Of every measurement: step t, seconds, root mean square errors train and held_out, eta."""
     stopped: str
     """Why training ended: "patience", "steps" or "interrupted"."""
-    run: dict
-    """What `resume` goes on from."""
+    best: Best
+    """What predicted the held-out entries best, or the observed ones if none were held out."""
+    last: descent.Iterate | None
+    """Where `resume` goes on."""
+    train: ObservedEntries
+    test: ObservedEntries | None
+    """What is trained on, and what was held out, if anything."""
+    settings: Settings
+
+    @property
+    def Ws(self) -> list[Tensor]:
+        """Best layers, (k, d_x), (k, k), ..., (d_y, k), in the unit of the values."""
+        unit = self.settings.scale ** (1 / len(self.best.Ws))
+        return [unit * W for W in self.best.Ws]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the completed matrix."""
-        return self.Ws[-1].shape[0], self.Ws[0].shape[1]
+        return self.train.shape
 
     @property
     def steps(self) -> int:
         """Steps taken."""
-        return self.run["iterate"].t
+        return self.last.t if self.last else 0
 
     def __repr__(self) -> str:
         """Return the sizes, and how the run ended."""
-        (d_y, d_x), k = self.shape, len(self.Ws[0])
-        error = self.run["best_error"]
+        (d_y, d_x), L, k = self.shape, len(self.best.Ws), len(self.best.Ws[0])
         return (
-            f"Completion({d_y} x {d_x}, width {k}, depth {len(self.Ws)}, error {error:.4g} after "
+            f"Completion({d_y} x {d_x}, width {k}, depth {L}, error {self.best.error:.4g} after "
             f"{self.steps} steps, stopped by {self.stopped})"
         )
 
@@ -62,19 +69,21 @@ class Completion:
         A row or column of which nothing was observed is predicted as zero: centre the values
         before, so that zero means the average.
         """
-        d_y, d_x = self.shape
-        rows = _checks.indices("rows", rows, d_y).to(self.Ws[0].device)
-        cols = _checks.indices("cols", cols, d_x).to(self.Ws[0].device)
+        device, (d_y, d_x) = self.train.values.device, self.shape
+        rows = _checks.indices("rows", rows, d_y).to(device)
+        cols = _checks.indices("cols", cols, d_x).to(device)
         if len(rows) != len(cols):
             raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
-        return observed.product_entries(*_factors(self.Ws), rows, cols)
+        return _completing.entries(self.Ws, rows, cols)
 
     def save(self, file: str | Path) -> None:
         """Write everything, the entries too, into one file that `load` reads."""
-        run = self.run | {"iterate": tuple(self.run["iterate"])}
-        run |= {name: dataclasses.astuple(run[name]) for name in ("train", "test") if run[name]}
-        content = dict(format=_FORMAT, Ws=self.Ws, history=self.history, stopped=self.stopped)
-        _files.write_whole(Path(file), partial(torch.save, content | {"run": run}))
+        content = {"format": _FORMAT, "history": self.history, "stopped": self.stopped}
+        for name in ("best", "last", "settings"):
+            content[name] = getattr(self, name) and tuple(getattr(self, name))
+        for name, part in (("train", self.train), ("test", self.test)):
+            content[name] = part and (part.rows, part.cols, part.values, part.shape)
+        _files.write_whole(Path(file), partial(torch.save, content))
 
 
 def load(file: str | Path) -> Completion:
@@ -101,78 +110,10 @@ def load(file: str | Path) -> Completion:
     FileNotFoundError: [Errno 2] No such file or directory: 'no-such-file.pt'
     """
     content = _files.read_torch(file, _FORMAT)
-    run = content["run"]
-    run["iterate"] = descent.Iterate(*run["iterate"])
-    run |= {name: ObservedEntries(*run[name]) for name in ("train", "test") if run[name]}
-    return Completion(content["Ws"], content["history"], content["stopped"], run)
-
-
-def stable_eta(s: float, gamma: float, L: int) -> float:
-    r"""Return the largest stable step size at a fitted singular value.
-
-    Layers that start small stay balanced, :math:`w_1^2 = w_L^2 = \gamma w_l^2` at the rates
-    :math:`\gamma\eta, \eta, \dots, \gamma\eta`, so that a fitted value has
-    :math:`\gamma\,w_l^L = s`. There the sum of the squared slopes, each times its rate, is
-    :math:`L\,\gamma^{2/L} s^{2-2/L}`, and gradient descent is stable below 2 over it.
-
-    Parameters
-    ----------
-    s : float
-        Largest singular value of the target, for a loss that sums over all entries; where a
-        share p of them is observed, the result is to be divided by p.
-    gamma : float
-        Rate of the outer layers over that of the inner.
-    L : int
-        Depth.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``s`` or ``gamma`` is not positive, or ``L < 2``.
-
-    Examples
-    --------
-    >>> stable_eta(1.0, gamma=1.0, L=2)
-    1.0
-    """
-    s, gamma = _checks.positive("s", s), _checks.positive("gamma", gamma)
-    L = _checks.count("L", L, at_least=2)
-    return 2 / (L * gamma ** (2 / L) * s ** (2 - 2 / L))
-
-
-def stable_gamma(s: float, eta: float, L: int) -> float:
-    r"""Return the largest stable ratio of the rates: `stable_eta` solved for gamma.
-
-    Parameters
-    ----------
-    s : float
-        As in `stable_eta`.
-    eta : float
-        Rate of the inner layers, times p where a share p is observed.
-    L : int
-        Depth.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``s`` or ``eta`` is not positive, or ``L < 2``.
-
-    Examples
-    --------
-    >>> round(stable_gamma(1.0, eta=stable_eta(1.0, gamma=5.0, L=3), L=3), 12)
-    5.0
-    """
-    s, eta = _checks.positive("s", s), _checks.positive("eta", eta)
-    L = _checks.count("L", L, at_least=2)
-    return (2 / (L * eta * s ** (2 - 2 / L))) ** (L / 2)
+    kinds = {"best": Best, "last": descent.Iterate, "settings": Settings}
+    kinds |= {"train": ObservedEntries, "test": ObservedEntries}
+    parts = {name: content[name] and kind(*content[name]) for name, kind in kinds.items()}
+    return Completion(history=content["history"], stopped=content["stopped"], **parts)
 
 
 def complete(
@@ -197,7 +138,7 @@ def complete(
     The values are divided by the largest singular value of
     :math:`\frac1p\,\Omega\odot\Phi`, whose singular vectors are the start (`init.spectral`). Each
     step costs O(n k), n the number of observed entries. Unless ``eta`` is given, the step size
-    adapts itself by `rules.bold_driver`, below `stable_eta`.
+    adapts itself by `rules.bold_driver`, below `compression.stable_eta`.
 
     Parameters
     ----------
@@ -219,7 +160,7 @@ def complete(
         Rate of the outer layers over that of the inner.
     eta : float, optional
         A fixed step size instead of the adapted one, for the sum of squares divided by the share
-        observed; see `stable_eta`.
+        observed; see `compression.stable_eta`.
     lam : float
         Weight decay, for values divided as above. Without noise leave it out. With noise it
         helps, if ``eps`` is raised with it, to about twice ``lam``: from a smaller start a decay
@@ -269,25 +210,28 @@ def complete(
     >>> (result.predict([0, 7], [0, 9]) - Phi[[0, 7], [0, 9]]).abs().max().item() < 1e-2
     True
     """
-    d_y, d_x = seen.shape
-    rank = _checks.count("rank", rank, at_least=1)
-    k = _checks.count("width", 2 * rank if width is None else width, at_least=1)
-    k = min(k, d_y - 1, d_x - 1) if width is None else k
-    if not rank <= k < min(d_y, d_x):
-        raise ValueError(f"width: wanted {rank} <= width < {min(d_y, d_x)}, got {k}")
-    L, gamma = _checks.count("L", L, at_least=2), _checks.positive("gamma", gamma)
+    rank, L = _checks.count("rank", rank, at_least=1), _checks.count("L", L, at_least=2)
+    k, steps = _completing.width_for(seen.shape, rank, width), _checks.count("steps", steps)
     eps = 0.01 ** (1 / (L - 2) if L > 2 else 2) if eps is None else _checks.positive("eps", eps)
-    train, test = _hold_out(seen, _checks.fraction("held_out", held_out), generator)
-    _require_determined(train, rank)
-    Ws, scale = _spectral(train, k, L, eps)
-    run = {"train": train, "test": test, "scale": scale, "iterate": None}
-    run |= {"gamma": gamma, "lam": _checks.nonnegative("lam", lam)}
-    run |= {"eta": None if eta is None else _checks.positive("eta", eta)}
-    run |= {"patience": _checks.count("patience", patience, at_least=1)}
-    run |= {"every": _checks.count("every", every, at_least=1)}
-    run |= {"best": Ws, "best_t": 0, "best_error": float("inf")}
-    history = {name: [] for name in ("t", "seconds", "train", "held_out", "eta")}
-    return _go_on(run, Ws, history, _checks.count("steps", steps), progress)
+    gamma, share = _checks.positive("gamma", gamma), _checks.fraction("held_out", held_out)
+    settings = Settings(
+        scale=1.0,
+        gamma=gamma,
+        eta=0.25 * stable_eta(1.0, gamma, L) if eta is None else _checks.positive("eta", eta),
+        adapts=eta is None,
+        lam=_checks.nonnegative("lam", lam),
+        patience=_checks.count("patience", patience, at_least=1),
+        every=_checks.count("every", every, at_least=1),
+    )
+    train, test = seen, None
+    if round(share * len(seen)):
+        train, test = observed.split(seen, share, generator=generator)
+    _completing.require_determined(train, rank)
+    Ws, scale = _completing.spectral_start(train, k, L, eps)
+    history = {name: torch.zeros(0) for name in COLUMNS}
+    best, settings = Best(float("inf"), 0, Ws), settings._replace(scale=scale)
+    start = Completion(history, "steps", best, None, train, test, settings)
+    return _completing.gone_on(start, steps, progress)
 
 
 def resume(
@@ -307,7 +251,8 @@ def resume(
     Returns
     -------
     Completion
-        Digit for digit that of a run without the stop.
+        Digit for digit that of a run without the stop; only that, where the stop was at no
+        multiple of ``every``, the layers there may be the best.
 
     Raises
     ------
@@ -321,132 +266,8 @@ def resume(
     >>> resume(first, steps=50, progress=False).steps
     50
     """
-    run = dict(result.run)
-    if patience is not None:
-        run["patience"] = _checks.count("patience", patience, at_least=1)
-    history = {name: column.tolist() for name, column in result.history.items()}
     steps = _checks.count("steps", steps, at_least=result.steps)
-    return _go_on(run, run["iterate"], history, steps, progress)
-
-
-# --- The steps that they are made of
-
-
-def _hold_out(
-    seen: ObservedEntries, share: float, generator: torch.Generator | int | None
-) -> tuple[ObservedEntries, ObservedEntries | None]:
-    if not round(share * len(seen)):
-        return seen, None
-    return observed.split(seen, share, generator=generator)
-
-
-def _require_determined(train: ObservedEntries, rank: int) -> None:
-    d_y, d_x = (len(places.unique()) for places in (train.rows, train.cols))
-    if (asked := rank * (d_y + d_x - rank)) > len(train):
-        raise ValueError(
-            f"rank: wanted rank (d_y + d_x - rank) <= {len(train)} entries to train on, got "
-            f"{asked} for rank {rank} and {d_y} rows, {d_x} columns that occur: the sample cannot "
-            "determine so much"
-        )
-
-
-def _spectral(train: ObservedEntries, k: int, L: int, eps: float) -> tuple[list[Tensor], float]:
-    """Return the layers at the start, and what the values are to be divided by."""
-    peak = train.values.abs().max().item()  # before anything is squared
-    if peak == 0:
-        raise ValueError("values: wanted some that are not zero, got zeros only")
-    (d_y, d_x), kind = train.shape, dict(dtype=train.values.dtype, device=train.values.device)
-    seed = torch.Generator().manual_seed(0)
-    Q = torch.randn(k, d_x, generator=seed, dtype=kind["dtype"]).to(kind["device"])
-    loss = factored.fastest_loss(train.with_values(train.values / peak), k)
-    Ws, s = init.sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
-    # Rounding leaves some 1e-20 in a column that nothing trains.
-    Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
-    return Ws, s[0].item() * peak / train.p
-
-
-def _training(run: dict, start, steps: int):
-    """Return the stream of iterates."""
-    train, L, k = run["train"], len(run["best"]), len(run["best"][0])
-    scaled = train.with_values(train.values / run["scale"])
-    loss = factored.of_factors(factored.fastest_loss(scaled, k))
-    # On a plateau any step size lowers the loss; one that is too large for what comes after
-    # would scatter the singular values that are still small.
-    most = stable_eta(1.0, run["gamma"], L)
-    eta, rule = run["eta"], None
-    if eta is None:
-        eta, rule = 0.25 * most, rules.bold_driver(most=4.0)
-    rates = [eta * rate / train.p for rate in (run["gamma"], *[1.0] * (L - 2), run["gamma"])]
-    lam = run["lam"] * train.p
-    return descent.train(start, loss, rule, eta=rates, lam=lam, steps=steps, every=run["every"])
-
-
-def _go_on(run: dict, start, history: dict[str, list], steps: int, progress: bool) -> Completion:
-    began = time.perf_counter() - max(history["seconds"], default=0.0)
-    stopped, done = "steps", getattr(start, "t", 0)
-    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    bar = tqdm(total=steps, initial=done, **quiet)
-    try:
-        for iterate in _training(run, start, steps):
-            run["iterate"] = iterate
-            if iterate.t not in history["t"][-1:]:
-                found = _measure(run) | {"seconds": time.perf_counter() - began}
-                for name, column in history.items():
-                    column.append(found[name])
-                bar.set_postfix(held_out=found["held_out"], refresh=False)
-            bar.update(iterate.t - bar.n)
-            waited = iterate.t - run["best_t"]
-            if waited > run["patience"] and not _leaving(history, run):
-                stopped = "patience"
-                break
-    except KeyboardInterrupt:
-        stopped = "interrupted"
-    finally:
-        bar.close()
-    if run["iterate"] is None:  # stopped before the first
-        run["iterate"] = descent.Iterate(0, start, torch.zeros(()), {}, "")
-    return Completion(
-        Ws=[W * run["scale"] ** (1 / len(run["best"])) for W in run["best"]],
-        history={
-            name: torch.tensor(column, dtype=torch.int64 if name == "t" else torch.float64)
-            for name, column in history.items()
-        },
-        stopped=stopped,
-        run=run,
-    )
-
-
-def _factors(Ws: list[Tensor]) -> tuple[Tensor, Tensor]:
-    Q = Ws[0]
-    for W in Ws[1:-1]:
-        Q = W @ Q
-    return Ws[-1], Q
-
-
-def _measure(run: dict) -> dict[str, float]:
-    """Return the errors of the layers that were accepted last, and keep them if they are best."""
-    iterate, train, test, scale = run["iterate"], run["train"], run["test"], run["scale"]
-    Ws = iterate.memory.get("kept", iterate.Ws)
-    value = iterate.memory.get("kept_value", [iterate.loss])[0]
-    eta = run["eta"] or 0.25 * stable_eta(1.0, run["gamma"], len(Ws))
-    eta *= iterate.memory["factor"][0].item() if "factor" in iterate.memory else 1.0
-    error = found = scale * (2 * value.item() / len(train)) ** 0.5
-    held_out = float("nan")
-    if test is not None:
-        entries = observed.product_entries(*_factors(Ws), test.rows, test.cols)
-        gap = scale * entries - test.values
-        error = held_out = gap.square().mean().sqrt().item()
-    if error < 0.999 * run["best_error"]:
-        run |= {"best": Ws, "best_t": iterate.t, "best_error": error}
-    return {"t": iterate.t, "train": found, "held_out": held_out, "eta": eta}
-
-
-def _leaving(history: dict[str, list], run: dict) -> bool:
-    """Say whether the loss falls faster and faster: a singular value is about to leave."""
-    quarter = run["patience"] // (4 * run["every"])
-    if quarter < 1 or len(history["t"]) <= 2 * quarter:
-        return False
-    before, then, now = (history["train"][-1 - i * quarter] for i in (2, 1, 0))
-    error = history["held_out"][-1]
-    overfitted = error > 1.005 * run["best_error"]  # what leaves then is noise; false for NaN
-    return then - now > 1.2 * max(before - then, 0.0) and not overfitted
+    if patience is not None:
+        patience = _checks.count("patience", patience, at_least=1)
+        result = replace(result, settings=result.settings._replace(patience=patience))
+    return _completing.gone_on(result, steps, progress)

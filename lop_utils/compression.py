@@ -20,6 +20,8 @@ __all__ = [
     "compress",
     "low_rank_approximation",
     "reconstruct",
+    "stable_eta",
+    "stable_gamma",
     "with_outer_layers",
 ]
 
@@ -188,9 +190,8 @@ def reconstruct(compressed: Compressed, Ws: Sequence[Tensor], rho: float | Tenso
     Ws : sequence of Tensor
         The core at some time.
     rho : float or Tensor of no dimension
-        The number of the complement at that time, from `recursions.rho_recursion`, or from the same
-        method run on L layers of size 1 x 1 that start at eps, with target 0: this is what
-        the complement is. With 0 the second term is left out.
+        The number of the complement then, from `recursions.rho_recursion`, or from the same method
+        run on what it is, L layers 1 x 1 that start at eps, with target 0. 0 leaves it out.
 
     Returns
     -------
@@ -234,8 +235,7 @@ def with_outer_layers(compressed: Compressed) -> list[Tensor]:
     Returns
     -------
     list of Tensor
-        L + 2 layers, the first ``(k, d)``, the last ``(d_y, k)``: 2 d k + L k^2 numbers in
-        case 1.
+        L + 2 layers, first ``(k, d)``, last ``(d_y, k)``: 2 d k + L k^2 numbers in case 1.
 
     References
     ----------
@@ -250,3 +250,71 @@ def with_outer_layers(compressed: Compressed) -> list[Tensor]:
     [(2, 9), (2, 2), (2, 2), (9, 2)]
     """
     return [compressed.V.T.contiguous(), *compressed.Ws, compressed.U]
+
+
+def stable_eta(s: float, gamma: float, L: int) -> float:
+    r"""Return the largest stable step size at a fitted singular value.
+
+    Layers that start small stay balanced, :math:`w_1^2 = w_L^2 = \gamma w_l^2` at the rates
+    :math:`\gamma\eta, \eta, \dots, \gamma\eta`, so that a fitted value has
+    :math:`\gamma\,w_l^L = s`. There the sum of the squared slopes, each times its rate, is
+    :math:`L\,\gamma^{2/L} s^{2-2/L}`, and gradient descent is stable below 2 over it.
+
+    Parameters
+    ----------
+    s : float
+        Largest singular value of the target, for a loss that sums over all entries; where a
+        share p of them is observed, the result is to be divided by p.
+    gamma : float
+        Rate of the outer layers over that of the inner.
+    L : int
+        Depth.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``s`` or ``gamma`` is not positive, or ``L < 2``.
+
+    Examples
+    --------
+    >>> stable_eta(1.0, gamma=1.0, L=2)
+    1.0
+    """
+    s, gamma = _checks.positive("s", s), _checks.positive("gamma", gamma)
+    L = _checks.count("L", L, at_least=2)
+    return 2 / (L * gamma ** (2 / L) * s ** (2 - 2 / L))
+
+
+def stable_gamma(s: float, eta: float, L: int) -> float:
+    r"""Return the largest stable ratio of the rates: `stable_eta` solved for gamma.
+
+    Parameters
+    ----------
+    s : float
+        As of `stable_eta`.
+    eta : float
+        Rate of the inner layers, times p where a share p is observed.
+    L : int
+        Depth.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `stable_eta`.
+
+    Examples
+    --------
+    >>> round(stable_gamma(1.0, eta=stable_eta(1.0, gamma=5.0, L=3), L=3), 12)
+    5.0
+    """
+    s, eta = _checks.positive("s", s), _checks.positive("eta", eta)
+    L = _checks.count("L", L, at_least=2)
+    return (2 / (L * eta * s ** (2 - 2 / L))) ** (L / 2)

@@ -121,10 +121,12 @@ def rho_flow(eps: float, tau: Tensor, *, lam: float, L: int) -> Tensor:
 
     Parameters
     ----------
-    eps, lam, L
-        Scale, weight decay, depth.
+    eps : float
+        Scale.
     tau : Tensor, shape (...)
         Times ``eta t``.
+    lam, L
+        Weight decay, depth.
 
     Returns
     -------
@@ -141,9 +143,13 @@ def rho_flow(eps: float, tau: Tensor, *, lam: float, L: int) -> Tensor:
     [1.0, 0.25]
     """
     eps, lam = _checks.positive("eps", eps), _checks.nonnegative("lam", lam)
-    tau, k = _checks.tensor("tau", tau), 2 * (_checks.count("L", L, at_least=1) - 1)
-    if not tau.is_floating_point() or not ((tau >= 0) & tau.isfinite()).all():
-        raise ValueError(f"tau: wanted finite times >= 0, got {tau}")
+    k, tau = 2 * (_checks.count("L", L, at_least=1) - 1), _checks.tensor("tau", tau)
+    if tau.is_complex():
+        raise TypeError(f"tau: wanted real times, got {tau.dtype}")
+    tau = tau if tau.is_floating_point() else tau.double()
+    if not tau.is_meta and not ((tau >= 0) & tau.isfinite()).all():
+        worst = min(tau.flatten().tolist(), key=lambda t: 0 <= t < math.inf)
+        raise ValueError(f"tau: wanted finite times >= 0, got {worst:g}")
     if k == 0:
         return eps * torch.exp(-(lam + 1) * tau)
     growth = k * tau if lam == 0 else -torch.expm1(-k * lam * tau) / lam

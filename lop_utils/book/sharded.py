@@ -158,6 +158,13 @@ def gather_rows(W: Tensor, group: distributed.ProcessGroup | None = None) -> Ten
     ------
     RuntimeError
         If no process group has been initialised.
+
+    Examples
+    --------
+    >>> gather_rows(torch.ones(2, 1))
+    Traceback (most recent call last):
+        ...
+    RuntimeError: group: wanted torch.distributed initialised, got no process group
     """
     _process_group()
     heights = [

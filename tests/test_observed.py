@@ -1,0 +1,152 @@
+"""Observed entries: sorted, checked, split, and picked from a product in chunks."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from lop_utils import observed
+from lop_utils.observed import ObservedEntries, product_entries, split
+
+F64 = {"dtype": torch.float64}
+
+
+def test_entries_are_sorted_in_whatever_order_they_come(generator):
+    Phi = torch.randn(7, 5, generator=generator, **F64)
+    place = torch.randperm(35, generator=generator)[:20]
+    seen = ObservedEntries(place // 5, place % 5, Phi.flatten()[place], (7, 5))
+    assert (seen.rows * 5 + seen.cols).tolist() == sorted(place.tolist())
+    assert torch.equal(seen.values, Phi[seen.rows, seen.cols])
+    assert seen.shape == (7, 5) and len(seen) == 20 and seen.p == 20 / 35
+    assert repr(seen) == "ObservedEntries(20 of 7 x 5)"
+    again = seen.select(torch.randperm(20, generator=generator))
+    assert torch.equal(again.rows, seen.rows) and torch.equal(again.values, seen.values)
+    some = seen.select(seen.rows > 3)
+    assert some.rows.min() == 4 and torch.equal(some.values, Phi[some.rows, some.cols])
+    other = seen.with_values(2 * seen.values)
+    assert torch.equal(other.values, 2 * seen.values) and torch.equal(other.cols, seen.cols)
+
+
+@pytest.mark.parametrize("dtype", "u1 u2 u4 u8 i1 i2 i4 i8".split())
+def test_places_of_any_kind_and_whole_values(dtype):
+    rows, cols = np.array([1, 0], dtype), np.array([0, 2], dtype)
+    for values in ([5, 3], (5, 3), np.array([5, 3], dtype), torch.tensor([5, 3]).int()):
+        for places in ((rows, cols), (rows.tolist(), cols.tolist())):
+            seen = ObservedEntries(*places, values, (2, 3))
+            assert (seen.rows.tolist(), seen.cols.tolist()) == ([0, 1], [2, 0])
+            assert seen.rows.dtype == seen.cols.dtype == torch.int64
+            assert seen.values.dtype == torch.float64 and seen.values.tolist() == [3.0, 5.0]
+
+
+def test_a_matrix_whose_places_exceed_32_bits():
+    last = 10**6 - 1
+    seen = ObservedEntries([last, 0, last], [last, 5, 0], [1.0, 2.0, 3.0], (10**6, 10**6))
+    assert seen.rows.tolist() == [0, last, last] and seen.cols.tolist() == [5, 0, last]
+    assert seen.p == pytest.approx(3e-12)
+
+
+GOOD = dict(rows=[0, 1], cols=[0, 1], values=[1.0, 2.0], shape=(3, 3))
+BAD_PLACES = [
+    ([0, 3], ValueError, "wanted 0 to 2, got 0 to 3"),
+    ([-1, 2], ValueError, "wanted 0 to 2, got -1 to 2"),
+    ([0.0, 1.0], TypeError, "wanted whole numbers, got torch.float64"),
+    ([False, True], TypeError, "wanted whole numbers, got torch.bool"),
+    ([], ValueError, "wanted a vector with entries, got shape (0,)"),
+    ([[0, 1]], ValueError, "wanted a vector with entries, got shape (1, 2)"),
+]
+LENGTHS = "values: wanted a vector as long as rows and cols, got "
+NAN, INF = float("nan"), float("inf")
+BAD = [
+    *[(dict(rows=v), e, f"rows: {m}") for v, e, m in BAD_PLACES],
+    *[(dict(cols=v), e, f"cols: {m}") for v, e, m in BAD_PLACES],
+    (dict(values=[1.0]), ValueError, LENGTHS + "(1,), (2,) and (2,)"),
+    (dict(rows=[0]), ValueError, LENGTHS + "(2,), (1,) and (2,)"),
+    (dict(cols=[0]), ValueError, LENGTHS + "(2,), (2,) and (1,)"),
+    (dict(values=[[1.0], [2.0]]), ValueError, LENGTHS + "(2, 1), (2,) and (2,)"),
+    (dict(values=[1j, 0]), TypeError, "values: wanted float32 or float64, got torch.complex128"),
+    (dict(values=torch.ones(2).half()), TypeError, "values: wanted float32 or float64, got torch."),
+    (dict(shape=(3,)), ValueError, "shape: wanted (rows, columns), got (3,)"),
+    (dict(shape=(3, 3, 3)), ValueError, "shape: wanted (rows, columns), got (3, 3, 3)"),
+    (dict(shape=(2, 0)), ValueError, "shape: wanted shape >= 1, got 0"),
+    (dict(shape=(2.0, 2)), TypeError, "shape: wanted a whole number, got 2.0"),
+    *[
+        (
+            dict(rows=[2, 1], values=[bad, NAN]),
+            ValueError,
+            f"values: wanted finite numbers, got 2 others, the first {bad} at row 2, column 0",
+        )
+        for bad in (NAN, INF, -INF)
+    ],
+    (
+        # (1, 2) twice, (2, 0) three times; equal values do not make it better
+        dict(rows=[2, 1, 0, 2, 1, 2], cols=[0, 2, 0, 0, 2, 0], values=[1.0] * 6),
+        ValueError,
+        "rows, cols: wanted each entry once, got 3 repetitions, the first at row 1, column 2; "
+        "merge them before, by their mean say",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=[message for *_, message in BAD])
+def test_what_is_no_sample_is_refused(change, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        ObservedEntries(**GOOD | change)
+
+
+def test_a_split_is_drawn_evenly_and_kept_apart(generator):
+    places = torch.ones(20, 10).nonzero().T
+    seen = ObservedEntries(*places, torch.arange(200.0), (20, 10))
+    counts = torch.zeros(200)
+    for seed in range(200):
+        train, test = split(seen, 0.3, generator=seed)
+        assert (len(train), len(test)) == (140, 60) and train.shape == test.shape == (20, 10)
+        both = torch.cat([train.values, test.values]).sort().values
+        assert torch.equal(both, seen.values)
+        counts[test.values.long()] += 1
+    assert 30 < counts.min() and counts.max() < 90  # 60 on average, deviation 6.5
+    assert torch.equal(split(seen, 0.3, generator=199)[1].values, test.values)
+    for share in (0.0, 0.002, 0.998, 1.0, -0.1):
+        with pytest.raises(ValueError, match=r"^share: wanted some of 200 entries in each part"):
+            split(seen, share)
+
+
+# Entries of a product
+
+
+def factors(d_y, d_x, k, generator, dtype=torch.float64):
+    P = torch.randn(d_y, k, generator=generator, dtype=dtype)
+    return P, torch.randn(k, d_x, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 59, 60, 61, 65536])
+@pytest.mark.parametrize("k", [1, 4])
+def test_entries_are_those_of_the_product(chunk, k, generator, monkeypatch):
+    monkeypatch.setattr(observed, "_CHUNK", chunk)
+    rows = torch.randint(9, (60,), generator=generator)
+    cols = torch.randint(13, (60,), generator=generator)
+    workspace, copies = {}, []
+    for _ in range(3):
+        P, Q = factors(9, 13, k, generator)
+        P, Q = P.T.contiguous().T, Q.T.contiguous().T
+        expected = (P @ Q)[rows, cols]
+        for kind in (torch.int64, torch.int32):
+            found = product_entries(P, Q, rows.to(kind), cols.to(kind))
+            assert (found - expected).abs().max() < 1e-14 * 60
+        kept = product_entries(P, Q, rows, cols, workspace=workspace)
+        assert torch.equal(kept, found)
+        assert kept.data_ptr() == workspace["out"].data_ptr()  # nothing new was allocated
+        copies.append((found, found.clone()))
+    # Without a workspace results are not shared.
+    assert all(torch.equal(A, B) for A, B in copies)
+
+
+def test_each_device_and_dtype(place, generator):
+    P, Q = (A.to(**place.kind) for A in factors(6, 8, 3, generator))
+    rows, cols = torch.ones(6, 8).nonzero().T
+    seen = ObservedEntries(rows, cols, torch.ones(48, **place.kind), (6, 8))
+    found = product_entries(P, Q, seen.rows, seen.cols)
+    for A in (found, seen.values, split(seen, 0.5, generator=0)[0].values):
+        assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
+    exact = (P.double() @ Q.double()).flatten()
+    assert (found.double() - exact).abs().max() < place.tolerance

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lop_utils import descent, factored, init, sharded
+from lop_utils import descent, factored, init
+from lop_utils.book import sharded
 from lop_utils.observed import ObservedEntries
 
 F64 = {"dtype": torch.float64}
@@ -115,7 +116,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from lop_utils import descent, factored, init, sharded
+from lop_utils import descent, factored, init
+from lop_utils.book import sharded
 from lop_utils.observed import ObservedEntries
 
 torch.set_num_threads(1)

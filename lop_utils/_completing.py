@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from tqdm.auto import tqdm
 
 from lop_utils import _checks, descent, factored, init, observed, rules
 from lop_utils.observed import ObservedEntries
-
-if TYPE_CHECKING:
-    from lop_utils.completion import Completion
 
 __all__ = [
     "COLUMNS",
@@ -26,6 +23,7 @@ __all__ = [
     "width_for",
 ]
 
+_Run = Any  # a completion.Completion, which is defined above this module
 COLUMNS = ("t", "seconds", "train", "held_out", "eta")
 
 
@@ -95,7 +93,7 @@ def entries(Ws: list[Tensor], rows: Tensor, cols: Tensor) -> Tensor:
     return observed.product_entries(Ws[-1], Q, rows, cols)
 
 
-def gone_on(run: "Completion", steps: int, progress: bool) -> "Completion":
+def gone_on(run: _Run, steps: int, progress: bool) -> _Run:
     """Return the run after so many steps in all, or when it has stopped before."""
     columns = [run.history[name].tolist() for name in COLUMNS]
     rows = [row for row in zip(*columns, strict=True) if row[0] % run.settings.every == 0]
@@ -127,7 +125,7 @@ def gone_on(run: "Completion", steps: int, progress: bool) -> "Completion":
     return replace(run, history=history, stopped=stopped, best=best, last=last)
 
 
-def _iterates(run: "Completion", steps: int) -> Iterator[descent.Iterate]:
+def _iterates(run: _Run, steps: int) -> Iterator[descent.Iterate]:
     train, settings, L = run.train, run.settings, len(run.best.Ws)
     scaled = train.with_values(train.values / settings.scale)
     loss = factored.of_factors(factored.fastest_loss(scaled, len(run.best.Ws[0])))
@@ -140,7 +138,7 @@ def _iterates(run: "Completion", steps: int) -> Iterator[descent.Iterate]:
     return descent.train(run.last or run.best.Ws, loss, rule, eta=rates, **options)
 
 
-def _measured(run: "Completion", iterate: descent.Iterate) -> tuple[Best, float, float, float]:
+def _measured(run: _Run, iterate: descent.Iterate) -> tuple[Best, float, float, float]:
     """Return the layers that were accepted last, both errors, and the step size."""
     memory, scale = iterate.memory, run.settings.scale
     Ws = memory.get("kept", iterate.Ws)

@@ -17,7 +17,7 @@ from lop_utils._completing import COLUMNS, Best, Settings
 from lop_utils.compression import stable_eta
 from lop_utils.observed import ObservedEntries
 
-__all__ = ["Best", "Completion", "Settings", "complete", "load", "resume"]
+__all__ = ["Completion", "complete", "load", "resume"]
 
 _FORMAT = "lop_utils.completion 3"
 

@@ -207,7 +207,13 @@ def tiled_loss(seen: ObservedEntries) -> Loss:
 
     A few rows of :math:`PQ` at a time are multiplied out and the observed entries picked from
     them. Multiplying is so much quicker than picking that this wins down to about a tenth
-    observed, and no more than a tile is ever held. Arguments and result are those of `dense_loss`.
+    observed, and no more than a tile is ever held.
+
+    Examples
+    --------
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> tiled_loss(seen)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
+    2.0
     """
     d_y, d_x = seen.shape
     height = _height(seen)
@@ -233,9 +239,19 @@ def tiled_loss(seen: ObservedEntries) -> Loss:
 def gathered_loss(seen: ObservedEntries, *, mkl: bool | None = None) -> Loss:
     r"""Return the loss with each observed entry from one row of P and one column of Q.
 
-    Arguments and result are those of `dense_loss`; ``mkl`` says whether this torch multiplies CSR
-    matrices, which on a CPU asks for MKL; it is found out by itself. Without, rows are summed by
-    ``embedding_bag``.
+    Parameters
+    ----------
+    seen : ObservedEntries
+        The sample.
+    mkl : bool, optional
+        Whether this torch multiplies CSR matrices, which on a CPU asks for MKL; found out by
+        itself. Without, rows are summed by ``embedding_bag``.
+
+    Examples
+    --------
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> gathered_loss(seen, mkl=False)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
+    2.0
     """
     rows, cols = seen.rows.int(), seen.cols.int()
     workspaces: dict[int, dict] = {}
@@ -253,7 +269,13 @@ def sampled_loss(seen: ObservedEntries) -> Loss:
     Nothing is gathered first, so that the cost grows slowly with k, and this wins where k is
     large. On a GPU ``torch.sparse.sampled_addmm`` does it. On a CPU that takes twice as long as
     the kernel by which ``embedding_bag`` differentiates its weights, the same dot products.
-    Arguments and result are those of `dense_loss`.
+
+
+    Examples
+    --------
+    >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
+    >>> sampled_loss(seen)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
+    2.0
     """
     crow, col = _pointers(seen.rows, seen.shape[0]).int(), seen.cols.int()
     if seen.values.is_cuda:

@@ -329,7 +329,8 @@ def sampled_spectral(
 
     Examples
     --------
-    >>> from lop_utils.factored import ObservedEntries, dense_loss
+    >>> from lop_utils.factored import dense_loss
+    >>> from lop_utils.observed import ObservedEntries
     >>> seen = ObservedEntries([0, 1], [0, 1], [1.0, 3.0], (2, 2))
     >>> kind = dict(dtype=torch.float64)
     >>> P, Q = torch.ones(2, 1, **kind), torch.ones(1, 2, **kind)

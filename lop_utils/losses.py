@@ -105,7 +105,7 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
 
 def _tensors(Ws: Sequence[Tensor]) -> Sequence[Tensor]:
     # Values may be any: a run that diverges ends by its loss.
-    known = Ws and all(isinstance(W, Tensor) and W.ndim >= 2 for W in Ws)
+    known = isinstance(Ws, list) and Ws and all(isinstance(W, Tensor) and W.ndim > 1 for W in Ws)
     return Ws if known else _checks.chain("Ws", Ws)
 
 

@@ -34,7 +34,7 @@ class Iterate(NamedTuple):
     """Shape (...): the loss of each run at ``Ws``, without decay; of mini-batches, that of the
     batch that comes next."""
     memory: rules.Memory
-    """What the rule remembers, and the state of the loss's ``generator`` if it has one."""
+    """What the rule remembers, and the state of the loss's ``generator`` if any."""
     method: str
     """The name of the rule."""
 
@@ -61,13 +61,12 @@ def train(
     ----------
     Ws : sequence of Tensor, or Iterate
         Layers at ``t = 0``; not changed. An iterate goes on from there, digit for digit.
-    loss : callable
-        What to minimise, from `losses` or `factored`: layers in, value and gradients out.
+    loss : Loss
+        What to minimise, from `losses` or `factored`.
     rule : Rule, optional
         Another method, from `rules`.
-    eta : float, sequence of float, Tensor, or callable
-        Step size of all layers; of each, where 0 freezes one; of each run, as a tensor of their
-        axes; or what gives one of these for step t.
+    eta : StepSize, or callable
+        Step size of all layers, of each or of each run, see `rules`; or what gives it for step t.
     lam : float
         Weight decay: every rule is given the gradient of
         :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
@@ -89,8 +88,8 @@ def train(
 
     References
     ----------
-    Yaras et al. (2023), arXiv:2306.01154, the iteration of the theorem; a step size for each
-    layer: Kwon et al. (2024), arXiv:2311.05061, who call them discrepant learning rates.
+    Yaras et al. (2023), arXiv:2306.01154, the iteration of the theorem; Kwon et al. (2024),
+    arXiv:2311.05061, a step size for each layer, called discrepant learning rates.
 
     Examples
     --------
@@ -100,21 +99,25 @@ def train(
     [0.5, 0.312, 0.175]
     """
     earlier = Ws if isinstance(Ws, Iterate) else None
-    Ws = _checks.layers("Ws", earlier.Ws if earlier else Ws, runs=True)
+    # Of many runs some may have diverged where one goes on.
+    Ws = _checks.chain("Ws", earlier.Ws) if earlier else _checks.layers("Ws", Ws, runs=True)
     Ws = [W.detach().clone() for W in Ws]
     rule = rules.gradient_descent() if rule is None else rule
+    if not callable(loss):
+        raise TypeError(f"loss: wanted a function of the layers, got {type(loss).__name__}")
+    if not isinstance(rule, rules.Rule):
+        raise TypeError(f"rule: wanted a Rule, got {rule!r}")
     rates = None if callable(eta) else rules.step_sizes(eta, Ws)
     lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     every = _checks.count("every", every, at_least=1)
-    generator = getattr(loss, "generator", None)
     if earlier is None:
         return _stream(range(steps + 1), Ws, loss, rule, eta, rates, lam, every, rule.start(Ws))
-    if earlier.method != rule.name or ("generator" in earlier.memory) != (generator is not None):
-        draws = " that draws" if generator is not None else ""
+    draws = hasattr(loss, "generator")
+    if earlier.method != rule.name or ("generator" in earlier.memory) != draws:
         raise ValueError(
-            f"Ws: wanted an iterate of {rule.name} on a loss{draws}, got one of {earlier.method} "
-            f"that remembers {', '.join(earlier.memory) or 'nothing'}; its layers alone start a "
-            "new run"
+            f"Ws: wanted an iterate of {rule.name} on a loss{' that draws' if draws else ''}, got "
+            f"one of {earlier.method} that remembers {', '.join(earlier.memory) or 'nothing'}; its "
+            "layers alone start a new run"
         )
     if steps < earlier.t:
         raise ValueError(
@@ -132,27 +135,27 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         shown = t % every == 0 or t in (ts[0], ts[-1])
         draws = {"generator": [generator.get_state()]} if generator and shown else {}
         value, grads = loss(Ws)
+        value = value.detach()  # of data that came with a graph
         if shown:
-            _require_finite(value, t, eta)
+            if not (math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any()):
+                raise FloatingPointError(
+                    f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
+                    f"eta = {_shown(eta(max(t - 1, 0)) if callable(eta) else eta)}; a smaller eta "
+                    "keeps the run from diverging"
+                )
             kept = [W.clone() for W in Ws]
-            yield Iterate(t, kept, value.detach(), _copied(memory) | draws, rule.name)
+            yield Iterate(t, kept, value.clone(), _copied(memory) | draws, rule.name)
         if t == ts[-1]:
             return
         if lam:
             grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
         now = rules.step_sizes(eta(t), Ws) if rates is None else rates
-        Ws, memory = rule.step(Ws, value, grads, now, lam, memory)
+        Ws, memory = rule.step(Ws, value, [G.detach() for G in grads], now, lam, memory)
 
 
-def _require_finite(value: Tensor, t: int, eta: Any) -> None:
-    if math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any():
-        return
-    eta = eta(t) if callable(eta) else eta
-    shown = f"({', '.join(f'{rate:g}' for rate in eta)})" if hasattr(eta, "__len__") else f"{eta:g}"
-    raise FloatingPointError(
-        f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
-        f"eta = {shown}; a smaller eta keeps the run from diverging"
-    )
+def _shown(eta: Any) -> str:
+    many = getattr(eta, "ndim", 1) and hasattr(eta, "__len__")
+    return f"({', '.join(f'{rate:g}' for rate in eta)})" if many else f"{eta:g}"
 
 
 # --- What is kept of a run
@@ -161,8 +164,8 @@ def _require_finite(value: Tensor, t: int, eta: Any) -> None:
 def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor] | Iterate:
     """Return where to start a run that `record` keeps in a file: where it was left, or anew.
 
-    Called again after an interruption, these three lines go on, and give what they would have
-    given without one. A file does not know the step size: a run with another needs another::
+    Called again after an interruption, these lines go on, and give what they would have given
+    without one. A file does not know the step size: a run with another needs another::
 
         start = descent.resume(file, Ws0)
         run = descent.train(start, loss, eta=0.1, steps=10_000)
@@ -183,8 +186,7 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
     Raises
     ------
     TypeError, ValueError
-        If there is a file and it is damaged or something else, or holds a run that did not
-        start from ``Ws0``: other shapes, another dtype or other numbers, beyond rounding.
+        If the file is damaged or something else, or its run started elsewhere, beyond rounding.
 
     Examples
     --------
@@ -194,7 +196,7 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
     """
     if not Path(file).exists():
         return Ws0
-    given = _checks.layers("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0, runs=True)
+    given = _checks.chain("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0)
     content, device = _files.read_torch(file, _FORMAT), given[0].device
     if len(given) != len(content["start"]):
         raise ValueError(
@@ -230,6 +232,10 @@ def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[st
     }
 
 
+def _same(A: Tensor, B: Tensor) -> bool:
+    return A.shape == B.shape and torch.allclose(A, B, rtol=0, atol=0, equal_nan=True)
+
+
 def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept) -> Iterator:
     """Drop the first iterate, which is the last one of the file, or refuse to go on."""
     for what, wanted in kept.items():
@@ -241,7 +247,7 @@ def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept)
     iterates = iter(iterates)
     for first in iterates:
         here, there = ([W.cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
-        same = len(here) == len(there) and all(map(torch.equal, here, there))
+        same = len(here) == len(there) and all(map(_same, here, there))
         if first.t != content["t"] or not same:
             raise ValueError(
                 f"iterates: wanted the run to go on at t = {content['t']} with the layers that "
@@ -262,25 +268,24 @@ def record(
 ) -> dict[str, Tensor]:
     """Return what was measured of a run, stacked; no iterate is kept.
 
-    With a ``file``, what has been measured and the last iterate are kept there, so that a run
-    started from `resume` goes on after an interruption; the result is that of a run without
-    one. A run that had ended gives its result at once, and goes on if ``steps`` has grown.
+    With a ``file``, what has been measured and the last iterate are kept there, and a run started
+    from `resume` goes on after an interruption, to the same result. One that had ended gives its
+    result at once, and goes on if ``steps`` has grown.
 
     Parameters
     ----------
     iterates : iterable of Iterate
-        A run. A progress bar goes around it, ``tqdm(run, total=steps + 1)``; of a run that may
-        go on, ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
+        A run. A progress bar goes around it:
+        ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
     every : int
         Measure when ``t`` is a multiple of it.
     file : str or Path, optional
-        Where to keep the run: at its first iterate, then every ``save_every`` seconds, and
-        when it ends or is interrupted, by whatever exception.
+        Where to keep the run: at its first iterate, every ``save_every`` seconds, and when it
+        ends or is interrupted, by whatever exception.
     save_every : float
         Seconds between two writings of ``file``.
     **measures : callable
-        Each takes an iterate, which it does not change, and returns a number or a tensor of a
-        fixed shape.
+        Each makes of an iterate a number or a tensor of a fixed shape.
 
     Returns
     -------
@@ -290,8 +295,8 @@ def record(
     Raises
     ------
     TypeError, ValueError
-        If ``every < 1``, ``save_every < 0``, a measure is called ``t``, or the run held nothing
-        to measure; with a file also if it is damaged or belongs to another run.
+        If an argument is out of range, the run held nothing to measure, or the file is damaged or
+        of another run.
     OSError
         If the file cannot be written.
 

@@ -338,6 +338,7 @@ def sampled_spectral(
     (tensor([3.], dtype=torch.float64), tensor(0.0100, dtype=torch.float64))
     """
     L, eps = _checks.count("L", L, at_least=2), _checks.positive("eps", eps)
+    P, Q = _checks.matrix("P", P), _checks.matrix("Q", Q)
     nothing, none = torch.zeros_like(P), torch.zeros_like(Q)
     for _ in range(_checks.count("iterations", iterations, at_least=1)):
         V = torch.linalg.qr(Q.T).Q

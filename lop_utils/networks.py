@@ -282,8 +282,8 @@ def to_torch(
     """
     Ws, modules = _checks.layers("Ws", Ws), []
     for W, activation in zip(Ws, _one_each(activations, len(Ws)), strict=True):
-        linear = nn.Linear(W.shape[1], W.shape[0], bias=False, dtype=W.dtype, device=W.device)
-        linear.weight.data.copy_(W)
+        linear = nn.Linear(W.shape[1], W.shape[0], bias=False, device="meta")  # draws nothing
+        linear.weight = nn.Parameter(W.detach().clone())
         modules.append(linear)
         if activation is not None:
             known = isinstance(activation, nn.Module)
@@ -316,6 +316,8 @@ def from_torch(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
     [(2, 3), (1, 2)]
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
+    if not isinstance(state, Mapping):
+        raise TypeError(f"model: wanted a module or its state_dict, got {type(model).__name__}")
     if others := [name for name in state if name.rpartition(".")[2] != "weight"]:
         raise ValueError(f"model: wanted weights of linear layers alone, got {', '.join(others)}")
     return [W.detach().clone() for W in _checks.layers("model", list(state.values()))]

@@ -25,27 +25,20 @@ __all__ = [
 ]
 
 
-def _drawn(
-    draw: Callable[..., Tensor],
-    dims: Sequence[int],
-    *,
-    generator: torch.Generator | int | None,
-    dtype: torch.dtype,
-    device: torch.device | str | None,
-    tall: bool = False,
-) -> list[Tensor]:
-    """Draw a matrix of ``draw`` for each layer, with ``tall`` on its longer side."""
+def _checked(dims: Sequence[int]) -> list[int]:
     dims = [_checks.count(f"dims[{i}]", d, at_least=1) for i, d in enumerate(dims)]
     if len(dims) < 2:
         raise ValueError(f"dims: wanted (d_0, ..., d_L) with L >= 1, got {tuple(dims)}")
+    return dims
+
+
+def _drawn(draw: Callable[..., Tensor], shapes, generator, dtype, device) -> list[Tensor]:
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: wanted float32 or float64, got {dtype}")
     generator = _checks.seeded(generator)
     # A generator draws on its own device only; drawing there and moving afterwards makes one
     # seed give one matrix on every device.
     source = "cpu" if generator is None else generator.device
-    shapes = [(rows, cols) for cols, rows in pairwise(dims)]
-    shapes = [(max(shape), min(shape)) if tall else shape for shape in shapes]
     kind = dict(generator=generator, dtype=dtype, device=source)
     return [draw(*shape, **kind).to(device or source) for shape in shapes]
 
@@ -80,7 +73,6 @@ def orthogonal(
     Raises
     ------
     TypeError, ValueError
-        If a width is no whole number above 0, there are fewer than two, or ``eps <= 0``.
 
     References
     ----------
@@ -92,24 +84,23 @@ def orthogonal(
     >>> torch.allclose(W_2 @ W_2.T, 0.01 * torch.eye(2, dtype=torch.float64))
     True
     """
-    eps = _checks.positive("eps", eps)
+    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    tall = [(max(shape), min(shape)) for shape in pairwise(dims)]
     Ws = []
-    options = dict(generator=generator, dtype=dtype, device=device)
-    for (cols, rows), G in zip(
-        pairwise(dims), _drawn(torch.randn, dims, tall=True, **options), strict=True
+    for shape, G in zip(
+        pairwise(dims), _drawn(torch.randn, tall, generator, dtype, device), strict=True
     ):
         Q, R = torch.linalg.qr(G)
         Q = Q * torch.sign(R.diagonal())
-        Ws.append(eps * (Q if rows >= cols else Q.T).contiguous())
+        Ws.append(eps * (Q if shape[1] >= shape[0] else Q.T).contiguous())
     return Ws
 
 
-def _rescaled(draw: Callable[..., Tensor], dims: Sequence[int], eps: float, **options) -> list:
-    eps = _checks.positive("eps", eps)
-    return [
-        W * (eps * min(W.shape) ** 0.5 / torch.linalg.norm(W))
-        for W in _drawn(draw, dims, **options)
-    ]
+def _rescaled(draw, dims, eps, generator, dtype, device) -> list[Tensor]:
+    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    shapes = [(rows, cols) for cols, rows in pairwise(dims)]
+    Ws = _drawn(draw, shapes, generator, dtype, device)
+    return [W * (eps * min(W.shape) ** 0.5 / torch.linalg.norm(W)) for W in Ws]
 
 
 def gaussian(
@@ -127,10 +118,8 @@ def gaussian(
 
     Parameters
     ----------
-    dims, generator, dtype, device
-        As of `orthogonal`, with its errors.
-    eps : float
-        Root mean square of each layer's singular values.
+    dims, eps, generator, dtype, device
+        As of `orthogonal`; ``eps`` is the root mean square of each layer's singular values.
 
     Returns
     -------
@@ -142,7 +131,7 @@ def gaussian(
     >>> round(torch.linalg.norm(W).item(), 12)  # 0.5 * sqrt(4)
     1.0
     """
-    return _rescaled(torch.randn, dims, eps, generator=generator, dtype=dtype, device=device)
+    return _rescaled(torch.randn, dims, eps, generator, dtype, device)
 
 
 def uniform(
@@ -155,7 +144,14 @@ def uniform(
 ) -> list[Tensor]:
     r"""Return layers uniform on a centred interval, with the norm of `gaussian` ones.
 
-    Arguments and errors are those of `gaussian`.
+    Parameters
+    ----------
+    dims, eps, generator, dtype, device
+        As of `gaussian`.
+
+    Returns
+    -------
+    list of Tensor
 
     Examples
     --------
@@ -167,7 +163,7 @@ def uniform(
     def draw(*shape, **kind):
         return 2 * torch.rand(*shape, **kind) - 1
 
-    return _rescaled(draw, dims, eps, generator=generator, dtype=dtype, device=device)
+    return _rescaled(draw, dims, eps, generator, dtype, device)
 
 
 def aligned(
@@ -198,8 +194,6 @@ def aligned(
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite matrix of at most as many rows as columns, ``L < 1`` or
-        ``eps <= 0``.
 
     References
     ----------
@@ -245,13 +239,10 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     Returns
     -------
     list of Tensor
-        Of ``k (d_x + d_y) + (L - 2) k^2`` numbers.
 
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is no finite matrix, ``k`` is below 1 or above its size, ``L < 2`` or
-        ``eps <= 0``.
 
     References
     ----------
@@ -295,24 +286,21 @@ def sampled_spectral(
 
     With one factor zero the gradient shows the observed matrix itself,
     :math:`R = -\Omega\odot\Phi`, in its products with a tall and a wide matrix, of which subspace
-    iteration consists. Nothing is ever held that the steps of training do not hold too, on
-    whatever device, or spread over whatever machines, the loss computes.
+    iteration consists. Nothing is held that the steps of training do not hold too.
 
     Parameters
     ----------
     two_layers : callable
         A loss of ``[Q, P]`` from `factored`.
-    P : Tensor, shape (d_y, k)
-        Gives the shape of the left factor; its values are not used.
-    Q : Tensor, shape (k, d_x)
-        Where the iteration starts: a random matrix.
+    P, Q : Tensor, shapes (d_y, k) and (k, d_x)
+        What gives the shape of the left factor; where the iteration starts, a random matrix.
     L : int
         Depth, at least 2.
     eps : float
         Initialisation scale.
     iterations : int
-        Rounds of subspace iteration; the leading vectors are found to the power 2 iterations of
-        the ratio of neighbouring singular values, which is ample for a start.
+        Rounds of subspace iteration; vectors are found to the power 2 iterations of the ratio of
+        neighbouring singular values.
 
     Returns
     -------
@@ -321,7 +309,6 @@ def sampled_spectral(
     Raises
     ------
     TypeError, ValueError
-        If ``L < 2``, ``eps <= 0`` or ``iterations < 1``.
 
     References
     ----------

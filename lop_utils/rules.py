@@ -79,7 +79,7 @@ def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
         if eta.shape != runs or not ((eta > 0) & eta.isfinite()).all():
             raise ValueError(f"eta: wanted positive step sizes of shape {tuple(runs)}, got {eta}")
         return [eta.to(Ws[0])[..., None, None]] * len(Ws)
-    if not isinstance(eta, Sequence):
+    if isinstance(eta, str) or not isinstance(eta, Sequence):
         return [_checks.positive("eta", eta)] * len(Ws)
     if len(eta) != len(Ws):
         raise ValueError(f"eta: wanted one or L = {len(Ws)} step sizes, got {len(eta)}")

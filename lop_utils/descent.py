@@ -8,7 +8,6 @@ runs, ``(..., d_l, d_{l-1})``: many runs then share each call, and none sees the
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,16 +30,11 @@ class Iterate(NamedTuple):
     Ws: list[Tensor]
     """Layers."""
     loss: Tensor
-    """Shape (...): the loss of each run at ``Ws``, without decay; of mini-batches, that of the
-    batch that comes next."""
+    """Shape (...): the loss of each run at ``Ws``, without decay, or of the batch that comes."""
     memory: rules.Memory
     """What the rule remembers, and the state of the loss's ``generator`` if any."""
     method: str
     """The name of the rule."""
-
-
-def _copied(memory: rules.Memory) -> rules.Memory:
-    return {name: [A.clone() for A in As] for name, As in memory.items()}
 
 
 def train(
@@ -66,10 +60,9 @@ def train(
     rule : Rule, optional
         Another method, from `rules`.
     eta : StepSize, or callable
-        Step size of all layers, of each or of each run, see `rules`; or what gives it for step t.
+        Step size of all layers, of each or of each run; or what gives it for step t.
     lam : float
-        Weight decay: every rule is given the gradient of
-        :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
+        Weight decay: rules see the gradient of :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
     steps : int
         Number of steps from ``t = 0`` to the last iterate.
     every : int
@@ -82,7 +75,7 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        At the call, if an argument is out of range, or an iterate is one of another method.
+        At the call.
     FloatingPointError
         While running, if no run has a finite loss any more; names the step and ``eta``.
 
@@ -112,7 +105,7 @@ def train(
     every = _checks.count("every", every, at_least=1)
     if earlier is None:
         return _stream(range(steps + 1), Ws, loss, rule, eta, rates, lam, every, rule.start(Ws))
-    draws = hasattr(loss, "generator")
+    draws = getattr(loss, "generator", None) is not None
     if earlier.method != rule.name or ("generator" in earlier.memory) != draws:
         raise ValueError(
             f"Ws: wanted an iterate of {rule.name} on a loss{' that draws' if draws else ''}, got "
@@ -120,10 +113,8 @@ def train(
             "layers alone start a new run"
         )
     if steps < earlier.t:
-        raise ValueError(
-            f"steps: wanted steps >= t = {earlier.t} of the iterate to go on from, got {steps}"
-        )
-    ts, memory = range(earlier.t, steps + 1), _copied(earlier.memory)
+        raise ValueError(f"steps: wanted steps >= t = {earlier.t} of the iterate, got {steps}")
+    ts, memory = range(earlier.t, steps + 1), rules._copied(earlier.memory)
     return _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory)
 
 
@@ -138,24 +129,19 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         value = value.detach()  # of data that came with a graph
         if shown:
             if not (math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any()):
+                led = rules._shown(eta(max(t - 1, 0)) if callable(eta) else eta)
                 raise FloatingPointError(
                     f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
-                    f"eta = {_shown(eta(max(t - 1, 0)) if callable(eta) else eta)}; a smaller eta "
-                    "keeps the run from diverging"
+                    f"eta = {led}; a smaller eta keeps the run from diverging"
                 )
             kept = [W.clone() for W in Ws]
-            yield Iterate(t, kept, value.clone(), _copied(memory) | draws, rule.name)
+            yield Iterate(t, kept, value.clone(), rules._copied(memory) | draws, rule.name)
         if t == ts[-1]:
             return
         if lam:
             grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
         now = rules.step_sizes(eta(t), Ws) if rates is None else rates
         Ws, memory = rule.step(Ws, value, [G.detach() for G in grads], now, lam, memory)
-
-
-def _shown(eta: Any) -> str:
-    many = getattr(eta, "ndim", 1) and hasattr(eta, "__len__")
-    return f"({', '.join(f'{rate:g}' for rate in eta)})" if many else f"{eta:g}"
 
 
 # --- What is kept of a run
@@ -186,7 +172,7 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
     Raises
     ------
     TypeError, ValueError
-        If the file is damaged or something else, or its run started elsewhere, beyond rounding.
+        If the file is damaged or something else, or its run started elsewhere.
 
     Examples
     --------
@@ -198,10 +184,8 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
         return Ws0
     given = _checks.chain("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0)
     content, device = _files.read_torch(file, _FORMAT), given[0].device
-    if len(given) != len(content["start"]):
-        raise ValueError(
-            f"Ws0: wanted {len(content['start'])} layers as in {file}, got {len(given)}"
-        )
+    if len(given) != (L := len(content["start"])):
+        raise ValueError(f"Ws0: wanted {L} layers as in {file}, got {len(given)}")
     for l, (W0, start) in enumerate(zip(given, content["start"], strict=True)):
         _checks.fits(f"Ws0[{l}]", W0, start.shape, f"in {file}", start.to(device))
         # Not to the last digit: the same seed gives others on another machine.
@@ -210,20 +194,14 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
                 f"Ws0[{l}]: wanted the layer from which the run in {file} started, got another; "
                 "without that file a new run starts"
             )
-    last = Iterate(*(content[field] for field in Iterate._fields))
+    t, Ws, loss, memory, method = (content[field] for field in Iterate._fields)
     # What is shaped as a layer lives where the layer lives; steps and generators on the CPU.
-    memory = {
-        name: [A.to(device) if A.ndim >= 2 else A for A in As] for name, As in last.memory.items()
-    }
-    return last._replace(
-        Ws=[W.to(device) for W in last.Ws], loss=last.loss.to(device), memory=memory
-    )
+    for name, As in memory.items():
+        memory[name] = [A.to(device) if A.ndim >= 2 else A for A in As]
+    return Iterate(t, [W.to(device) for W in Ws], loss.to(device), memory, method)
 
 
-_Rows = list[tuple[Tensor, ...]]
-
-
-def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[str, Tensor]:
+def _joined(before: dict[str, Tensor], names: list[str], rows: list) -> dict[str, Tensor]:
     if not rows:
         return before
     new = dict(zip(["t", *names], map(torch.stack, zip(*rows, strict=True)), strict=True))
@@ -232,29 +210,24 @@ def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[st
     }
 
 
-def _same(A: Tensor, B: Tensor) -> bool:
-    return A.shape == B.shape and torch.allclose(A, B, rtol=0, atol=0, equal_nan=True)
-
-
 def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept) -> Iterator:
     """Drop the first iterate, which is the last one of the file, or refuse to go on."""
     for what, wanted in kept.items():
-        if content[what] != wanted:
+        if (got := content[what]) != wanted:
             raise ValueError(
-                f"file: wanted a run recorded with {what} = {wanted}, got {file} with "
-                f"{content[what]}"
+                f"file: wanted a run recorded with {what} = {wanted}, got {file} with {got}"
             )
     iterates = iter(iterates)
-    for first in iterates:
-        here, there = ([W.cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
-        same = len(here) == len(there) and all(map(_same, here, there))
+    if first := next(iterates, None):
+        # Of many runs some may have diverged.
+        here, there = ([W.nan_to_num().cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
+        same = len(here) == len(there) and all(map(torch.equal, here, there))
         if first.t != content["t"] or not same:
             raise ValueError(
                 f"iterates: wanted the run to go on at t = {content['t']} with the layers that "
                 f"{file} holds, got t = {first.t}{'' if same else ' with others'}; start it from "
                 f"resume({str(file)!r}, Ws0)"
             )
-        break
     yield from iterates
 
 
@@ -279,11 +252,9 @@ def record(
         ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
     every : int
         Measure when ``t`` is a multiple of it.
-    file : str or Path, optional
-        Where to keep the run: at its first iterate, every ``save_every`` seconds, and when it
-        ends or is interrupted, by whatever exception.
-    save_every : float
-        Seconds between two writings of ``file``.
+    file, save_every : str or Path, optional, and float
+        Where to keep the run: at its first iterate, every so many seconds, and when it ends or
+        is interrupted, by whatever exception.
     **measures : callable
         Each makes of an iterate a number or a tensor of a fixed shape.
 
@@ -295,8 +266,7 @@ def record(
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of range, the run held nothing to measure, or the file is damaged or
-        of another run.
+        Also if the run held nothing to measure, or the file is damaged or of another run.
     OSError
         If the file cannot be written.
 
@@ -310,16 +280,13 @@ def record(
     save_every = _checks.nonnegative("save_every", save_every)
     if "t" in measures:
         raise ValueError("measures: wanted any name but t, which holds the step, got t")
-    names, before, start = list(measures), {}, None
+    names, before, start, rows = list(measures), {}, None, []
     if file is not None and Path(file).exists():
         content = _files.read_torch(file, _FORMAT)
         before, start = content["record"], content["start"]
         iterates = _goes_on(iterates, content, file, measures=names, every=every)
 
-    rows: _Rows = []
-    # The last iterate that was dealt with, and how many rows there were then: one name, so that
-    # no interruption comes between the two.
-    done: tuple[Iterate | None, int] = None, 0
+    done: tuple[Iterate | None, int] = None, 0  # one name: no interruption comes between the two
 
     def keep() -> None:
         last, count = done
@@ -327,7 +294,7 @@ def record(
             return
         found = _joined(before, names, rows[:count])
         more = dict(format=_FORMAT, measures=names, every=every, record=found, start=start)
-        _files.write_whole(Path(file), partial(torch.save, last._asdict() | more))
+        _files.write_whole(Path(file), lambda stream: torch.save(last._asdict() | more, stream))
 
     due = float("-inf")  # a file that cannot be written is better known at once
     try:

@@ -54,8 +54,7 @@ def orthogonal(
     r"""Return ``eps``-orthogonal layers, drawn from the Haar measure.
 
     Each satisfies :math:`W_l^\top W_l = \varepsilon^2 I` or :math:`W_l W_l^\top = \varepsilon^2 I`,
-    whichever its shape allows. The QR factor of a Gaussian matrix is Haar distributed once the
-    signs of R's diagonal are moved into Q.
+    as its shape allows. The QR factor of a Gaussian matrix is Haar once R's signs are in Q.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ def orthogonal(
     eps : float
         Every singular value of every layer.
     generator, dtype, device
-        Where the numbers come from, and what they are to be: float32 or float64.
+        Where the numbers come from, and what they are to be.
 
     Returns
     -------
@@ -87,12 +86,12 @@ def orthogonal(
     dims, eps = _checked(dims), _checks.positive("eps", eps)
     tall = [(max(shape), min(shape)) for shape in pairwise(dims)]
     Ws = []
-    for shape, G in zip(
-        pairwise(dims), _drawn(torch.randn, tall, generator, dtype, device), strict=True
+    for G, (cols, rows) in zip(
+        _drawn(torch.randn, tall, generator, dtype, device), pairwise(dims), strict=True
     ):
         Q, R = torch.linalg.qr(G)
         Q = Q * torch.sign(R.diagonal())
-        Ws.append(eps * (Q if shape[1] >= shape[0] else Q.T).contiguous())
+        Ws.append(eps * (Q if rows >= cols else Q.T).contiguous())
     return Ws
 
 
@@ -159,11 +158,8 @@ def uniform(
     >>> round(torch.linalg.norm(W).item(), 12)
     1.0
     """
-
-    def draw(*shape, **kind):
-        return 2 * torch.rand(*shape, **kind) - 1
-
-    return _rescaled(draw, dims, eps, generator, dtype, device)
+    centred = lambda *shape, **kind: 2 * torch.rand(*shape, **kind) - 1  # noqa: E731
+    return _rescaled(centred, dims, eps, generator, dtype, device)
 
 
 def aligned(
@@ -179,12 +175,8 @@ def aligned(
     ----------
     Phi : Tensor, shape (d_y, d)
         Target, ``d_y <= d``; it gives dtype and device.
-    L : int
-        Depth.
-    eps : float
-        Initialisation scale.
-    generator
-        As of `orthogonal`.
+    L, eps, generator
+        Depth; the others as of `orthogonal`.
 
     Returns
     -------
@@ -229,12 +221,8 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     ----------
     M : Tensor, shape (d_y, d_x)
         Surrogate of the target.
-    k : int
-        Width; the papers take twice the rank.
-    L : int
-        Depth, at least 2.
-    eps : float
-        Initialisation scale of every layer, the outer ones included.
+    k, L, eps : int, int, float
+        Width, in the papers twice the rank; depth, at least 2; scale of every layer.
 
     Returns
     -------
@@ -265,22 +253,15 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
 
 
 class SpectralStart(NamedTuple):
-    """A start in leading singular vectors, and the values that belong to them."""
+    """Layers in leading singular vectors, and the values that belong to them."""
 
     Ws: list[Tensor]
-    """Layers."""
     s: Tensor
     """Shape (k,): singular values of the observed matrix (unobserved entries are zero)."""
 
 
 def sampled_spectral(
-    two_layers: Callable[..., tuple],
-    P: Tensor,
-    Q: Tensor,
-    L: int,
-    eps: float,
-    *,
-    iterations: int = 20,
+    two_layers: Callable, P: Tensor, Q: Tensor, L: int, eps: float, *, iterations: int = 20
 ) -> SpectralStart:
     r"""Return the start of `spectral` from a sample, through its loss alone.
 
@@ -294,10 +275,8 @@ def sampled_spectral(
         A loss of ``[Q, P]`` from `factored`.
     P, Q : Tensor, shapes (d_y, k) and (k, d_x)
         What gives the shape of the left factor; where the iteration starts, a random matrix.
-    L : int
-        Depth, at least 2.
-    eps : float
-        Initialisation scale.
+    L, eps
+        As of `spectral`.
     iterations : int
         Rounds of subspace iteration; vectors are found to the power 2 iterations of the ratio of
         neighbouring singular values.
@@ -318,9 +297,7 @@ def sampled_spectral(
     --------
     >>> from lop_utils.factored import ObservedEntries, dense_loss
     >>> seen = ObservedEntries([0, 1], [0, 1], [1.0, 3.0], (2, 2))
-    >>> kind = dict(dtype=torch.float64)
-    >>> P, Q = torch.ones(2, 1, **kind), torch.ones(1, 2, **kind)
-    >>> (W_1, W_2), s = sampled_spectral(dense_loss(seen), P, Q, 2, 0.1)
+    >>> (W_1, W_2), s = sampled_spectral(dense_loss(seen), [[1.0], [1.0]], [[1.0, 1.0]], 2, 0.1)
     >>> s, (W_2 @ W_1)[1, 1].round(decimals=4)
     (tensor([3.], dtype=torch.float64), tensor(0.0100, dtype=torch.float64))
     """

@@ -4,8 +4,7 @@ r"""Losses, each as a function of the layers that returns its value and its grad
 end-to-end matrix alone, :math:`\ell(W_L \cdots W_1)`, comes from its own value and gradient by
 `of_product`; of a matrix W it is ``loss([W])``. Layers may have a leading axis of runs,
 ``(..., d_l, d_{l-1})``; the value then has shape ``(...)``. Losses sum, over entries or samples:
-where another code takes a mean over n of them, its step size is n times ours. Arguments that do
-not fit are refused at the call, layers that do not fit by the loss.
+where another code takes a mean over n of them, its step size is n times ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,8 +73,7 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
         Ws = _tensors(Ws)
-        # As `@`, which asks each time what it multiplies.
-        times = {2: torch.mm, 3: torch.bmm}.get(Ws[0].ndim, torch.matmul)
+        times = {2: torch.mm, 3: torch.bmm}.get(Ws[0].ndim, torch.matmul)  # `@` takes longer
         prefixes = [Ws[0]]
         try:
             for W in Ws[1:]:
@@ -98,8 +96,7 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
 
 
 def _tensors(Ws: Sequence[Tensor]) -> Sequence[Tensor]:
-    # Values may be any: a run that diverges ends by its loss.
-    known = Ws and all(isinstance(W, Tensor) and W.ndim >= 2 for W in Ws)
+    known = Ws and all(isinstance(W, Tensor) and W.ndim >= 2 for W in Ws)  # values may be any
     return Ws if known else _checks.chain("Ws", Ws)
 
 
@@ -155,8 +152,7 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
     (2.0, 4.0)
     """
     X, Y = _samples(X, Y)
-    shape = (Y.shape[0], X.shape[0])
-    return _half_squares(shape, "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
+    return _half_squares((len(Y), len(X)), "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
 
 
 def _samples(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +225,7 @@ def sensing(As: Tensor, y: Tensor) -> Loss:
 def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: float = 1.0) -> Loss:
     r"""Return :math:`\frac12\|\alpha f(X) - Y\|_F^2` of a network with nonlinear layers.
 
-    Gradients come from automatic differentiation; `least_squares` of linear layers needs none.
+    Gradients come from autograd; `least_squares` of linear layers needs none.
 
     Parameters
     ----------
@@ -301,19 +297,18 @@ class Minibatches:
         generator: torch.Generator | int | None = None,
     ) -> None:
         self.make, (self.X, self.Y) = make, _samples(X, Y)
-        self.batch, N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
-        if self.batch > N:
-            raise ValueError(f"batch: wanted at most N = {N} samples, got {batch}")
+        self.batch, self.N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
+        if self.batch > self.N:
+            raise ValueError(f"batch: wanted at most N = {self.N} samples, got {batch}")
         self.generator = _checks.seeded(generator) or torch.default_generator
 
     def draw(self) -> Tensor:
         """Return which samples come next, in time that does not grow with N for a small batch."""
-        N = self.X.shape[1]
-        if 4 * self.batch > N:
-            return torch.randperm(N, generator=self.generator)[: self.batch]
+        if 4 * self.batch > self.N:
+            return torch.randperm(self.N, generator=self.generator)[: self.batch]
         chosen: dict[int, None] = {}
         while len(chosen) < self.batch:  # those drawn twice are drawn again
-            more = torch.randint(N, (self.batch - len(chosen),), generator=self.generator)
+            more = torch.randint(self.N, (self.batch - len(chosen),), generator=self.generator)
             chosen |= dict.fromkeys(more.tolist())
         return torch.tensor(list(chosen))
 
@@ -321,5 +316,5 @@ class Minibatches:
         """Return the loss of the next batch at these layers."""
         drawn = self.draw().to(self.X.device)
         value, grads = self.make(self.X[:, drawn], self.Y[:, drawn])(Ws)
-        weight = self.X.shape[1] / self.batch
+        weight = self.N / self.batch
         return ValueAndGradients(weight * value, [weight * G for G in grads])

@@ -45,7 +45,6 @@ def end_to_end(Ws: Sequence[Tensor]) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If a layer is no finite matrix, or shapes do not follow.
 
     Examples
     --------
@@ -219,7 +218,6 @@ def stack(runs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     Raises
     ------
     TypeError, ValueError
-        If there is no run, or the networks differ in depth, shapes, dtype or device.
 
     Examples
     --------
@@ -272,7 +270,6 @@ def to_torch(
     Raises
     ------
     TypeError, ValueError
-        If a layer is no finite matrix, shapes do not follow, or the activations are not L.
 
     Examples
     --------

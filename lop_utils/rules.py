@@ -29,6 +29,10 @@ Memory = dict[str, list[Tensor]]
 """What a method knows beyond the layers, by name: a tensor for each layer, or single ones."""
 
 
+def _copied(memory: Memory) -> Memory:
+    return {name: [A.clone() for A in As] for name, As in memory.items()}
+
+
 class Rule(NamedTuple):
     """An update rule."""
 
@@ -87,6 +91,11 @@ def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
     if not any(rates):
         raise ValueError(f"eta: wanted at least one layer with eta[l] > 0, got {tuple(eta)}")
     return rates
+
+
+def _shown(eta: StepSize) -> str:
+    many = getattr(eta, "ndim", 1) and hasattr(eta, "__len__")
+    return f"({', '.join(f'{rate:g}' for rate in eta)})" if many else f"{eta:g}"
 
 
 def _moved(Ws: list[Tensor], grads: list[Tensor], rates: list) -> list[Tensor]:

@@ -279,7 +279,7 @@ def test_an_iterate_of_another_method_or_a_later_one_is_refused():
     for name, last in lasts.items():
         assert [it.t for it in RUNS[name](last, 3)] == [3]
         with pytest.raises(
-            ValueError, match=r"^steps: wanted steps >= t = 3 of the iterate to go on"
+            ValueError, match=r"^steps: wanted steps >= t = 3 of the iterate, got 2"
         ):
             RUNS[name](last, 2)
 

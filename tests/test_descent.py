@@ -542,27 +542,11 @@ def test_the_file_of_another_run_is_refused(file):
     other = start._replace(Ws=[start.Ws[0], -start.Ws[1]])
     deeper = [*start.Ws, torch.eye(3, **F64)]
     for stream, arguments, message in [
-        (
-            run(start, 9),
-            {"every": 4, "x": float},
-            r"file: wanted .* measures = \['x'\], got .* with \['l",
-        ),
+        (run(start, 9), {"every": 4, "x": float}, r"file: wanted .* measures = \['x'\], got .* wi"),
         (run(start, 9), {"every": 3} | MEASURES, "file: wanted .* every = 3, got .*run.pt with 4"),
-        (
-            run(WS, 9),
-            {"every": 4} | MEASURES,
-            "iterates: wanted .* at t = 5 .*, got t = 0 with others;",
-        ),
-        (
-            run(other, 9),
-            {"every": 4} | MEASURES,
-            "iterates: .*, got t = 5 with others; start it from r",
-        ),
-        (
-            run(deeper, 9),
-            {"every": 4} | MEASURES,
-            "iterates: .*, got t = 0 with others; start it from",
-        ),
+        (run(WS, 9), {"every": 4} | MEASURES, "iterates: wanted .* at t = 5 .*, got t = 0 with ot"),
+        (run(other, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 5 with others; start it f"),
+        (run(deeper, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 0 with others; start it"),
         (iterates([4]), {"every": 4} | MEASURES, "iterates: .*, got t = 4 with others"),
         (iter([start._replace(t=4)]), {"every": 4} | MEASURES, "iterates: .* got t = 4; start it"),
     ]:
@@ -582,10 +566,7 @@ def test_resume_asks_for_the_same_start(file):
         (WS[:1], "Ws0: wanted 2 layers as in .*run.pt, got 1"),
         ([WS[0], torch.zeros(9, 5, **F64)], r"Ws0\[1\]: wanted shape \(3, 5\), got \(9, 5\)"),
         ([W.float() for W in WS], r"Ws0\[0\]: wanted torch.float64 on cpu as in .*run.pt, got"),
-        (
-            [WS[0], WS[1] * (1 + 1e-7)],
-            r"Ws0\[1\]: wanted the layer from which the run in .*run.pt sta",
-        ),
+        ([WS[0], WS[1] * (1 + 1e-7)], r"Ws0\[1\]: wanted the layer from which the run in .*run.pt"),
         (whole[4], r"Ws0\[0\]: wanted the layer from which"),
     ]:
         with pytest.raises(ValueError, match="^" + message):

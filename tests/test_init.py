@@ -179,20 +179,12 @@ LOSS = observed(PHI)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (
-            lambda: init.aligned(PHI[:, :2], 2, 0.1),
-            ValueError,
-            "Phi: wanted d_y <= d, got shape (3",
-        ),
+        (lambda: init.aligned(PHI[:, :2], 2, 0.1), ValueError, "Phi: wanted d_y <= d, got shape ("),
         (lambda: init.aligned(PHI.int(), 2, 0.1), TypeError, "Phi: wanted float32 or float64, got"),
         (lambda: init.aligned(PHI / 0, 2, 0.1), ValueError, "Phi: wanted finite entries, got NaN"),
         (lambda: init.aligned(PHI, 0, 0.1), ValueError, "L: wanted L >= 1, got 0"),
         (lambda: init.aligned(PHI, 2, 0), ValueError, "eps: wanted eps > 0, got 0"),
-        (
-            lambda: init.spectral(PHI[0], 1, 2, 0.1),
-            ValueError,
-            "M: wanted a matrix, got shape (3,)",
-        ),
+        (lambda: init.spectral(PHI[0], 1, 2, 0.1), ValueError, "M: wanted a matrix, got shape (3,"),
         (lambda: init.spectral(PHI, 4, 2, 0.1), ValueError, "k: wanted at most 3, got 4"),
         (lambda: init.spectral(PHI, 0, 2, 0.1), ValueError, "k: wanted k >= 1, got 0"),
         (lambda: init.spectral(PHI, 1, 1, 0.1), ValueError, "L: wanted L >= 2, got 1"),

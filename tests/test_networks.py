@@ -175,11 +175,7 @@ def test_a_state_loads_into_the_sequential_that_a_reader_writes(tmp_path):
     [
         (nn.Linear(2, 2), ValueError, "model: wanted weights of linear layers alone, got bias"),
         (nn.BatchNorm1d(2), ValueError, "model: wanted weights of linear layers alone, got bias, "),
-        (
-            nn.Conv1d(2, 2, 1, bias=False),
-            ValueError,
-            "model[0]: wanted a matrix, got shape (2, 2, 1)",
-        ),
+        (nn.Conv1d(2, 2, 1, bias=False), ValueError, "model[0]: wanted a matrix, got shape (2, 2,"),
         (nn.ReLU(), ValueError, "model: wanted at least one matrix, got none"),
         ([torch.eye(2)], TypeError, "model: wanted a module or its state_dict, got list"),
         (

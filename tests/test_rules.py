@@ -185,26 +185,10 @@ def test_step_sizes_out_of_range_are_named_at_the_call(eta, Ws, error, message):
         (lambda: rules.momentum(math.nan), ValueError, "beta: wanted a finite number, got nan"),
         (lambda: rules.bold_driver(most=0), ValueError, "most: wanted most > 0, got 0"),
         (lambda: rules.bold_driver(most=1, grow=0), ValueError, "grow: wanted grow > 0, got 0"),
-        (
-            lambda: rules.bold_driver(most=1, shrink=-1),
-            ValueError,
-            "shrink: wanted shrink > 0, got",
-        ),
-        (
-            lambda: rules.from_torch("Adam"),
-            TypeError,
-            "optimiser: wanted a class of torch.optim, got",
-        ),
-        (
-            lambda: rules.from_torch(torch.nn.ReLU),
-            TypeError,
-            "optimiser: wanted a class of torch.o",
-        ),
-        (
-            lambda: rules.from_torch(Adam, lr=0.1),
-            TypeError,
-            "lr: wanted eta of the trainer in its p",
-        ),
+        (lambda: rules.bold_driver(most=1, shrink=-1), ValueError, "shrink: wanted shrink > 0, go"),
+        (lambda: rules.from_torch("Adam"), TypeError, "optimiser: wanted a class of torch.optim,"),
+        (lambda: rules.from_torch(torch.nn.ReLU), TypeError, "optimiser: wanted a class of torch."),
+        (lambda: rules.from_torch(Adam, lr=0.1), TypeError, "lr: wanted eta of the trainer in its"),
         (
             lambda: rules.bold_driver(most=1).start(BOTH),
             ValueError,

@@ -170,6 +170,10 @@ def test_a_direction_that_the_sample_does_not_see_starts_at_zero(generator):
     Ws, s = init.sampled_spectral(observed(3 * torch.outer(u, v)), torch.ones(4, 2, **F64), Q, 2, 1)
     assert abs(s[0] - 3) < 1e-12 and s[1] < 1e-6
     assert (Ws[1][:, 1] == 0).all() and (Ws[1] @ Ws[0] - torch.outer(u, v)).abs().max() < 1e-12
+    Ws, s = init.sampled_spectral(
+        observed(torch.zeros(4, 5, **F64)), torch.ones(4, 2, **F64), Q, 2, 1
+    )
+    assert not s.any() and not Ws[1].any() and Ws[0].isfinite().all()  # nothing is seen at all
 
 
 PHI = torch.eye(3, **F64)

@@ -92,7 +92,7 @@ def train(
     [0.5, 0.312, 0.175]
     """
     earlier = Ws if isinstance(Ws, Iterate) else None
-    # Of many runs some may have diverged where one goes on.
+    # Where many runs go on, some may have diverged.
     Ws = _checks.chain("Ws", earlier.Ws) if earlier else _checks.layers("Ws", Ws, runs=True)
     Ws = [W.detach().clone() for W in Ws]
     rule = rules.gradient_descent() if rule is None else rule
@@ -126,7 +126,8 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         shown = t % every == 0 or t in (ts[0], ts[-1])
         draws = {"generator": [generator.get_state()]} if generator and shown else {}
         value, grads = loss(Ws)
-        value = value.detach()  # of data that came with a graph
+        if value.requires_grad:  # of data that came with a graph
+            value, grads = value.detach(), [G.detach() for G in grads]
         if shown:
             if not (math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any()):
                 led = rules._shown(eta(max(t - 1, 0)) if callable(eta) else eta)
@@ -141,7 +142,7 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         if lam:
             grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
         now = rules.step_sizes(eta(t), Ws) if rates is None else rates
-        Ws, memory = rule.step(Ws, value, [G.detach() for G in grads], now, lam, memory)
+        Ws, memory = rule.step(Ws, value, grads, now, lam, memory)
 
 
 # --- What is kept of a run
@@ -219,7 +220,6 @@ def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept)
             )
     iterates = iter(iterates)
     if first := next(iterates, None):
-        # Of many runs some may have diverged.
         here, there = ([W.nan_to_num().cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
         same = len(here) == len(there) and all(map(torch.equal, here, there))
         if first.t != content["t"] or not same:

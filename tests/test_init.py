@@ -17,11 +17,11 @@ F64 = {"dtype": torch.float64}
 
 @each_init
 def test_one_layer_a_width_with_the_norm_of_an_orthogonal_one(draw, generator):
-    Ws = draw((7, 4, 4, 9), 1e-3, generator=generator)
-    assert [tuple(W.shape) for W in Ws] == [(4, 7), (4, 4), (9, 4)]
-    for W in Ws:
+    Ws = draw((7, 4, 3, 9), 1e-3, generator=generator)
+    assert [tuple(W.shape) for W in Ws] == [(4, 7), (3, 4), (9, 3)]
+    for W, size in zip(Ws, (4, 3, 3), strict=True):
         assert W.is_contiguous() and W.dtype == torch.float64 and W.device.type == "cpu"
-        assert torch.linalg.norm(W).item() == pytest.approx(2e-3, rel=1e-14)
+        assert torch.linalg.norm(W).item() == pytest.approx(1e-3 * size**0.5, rel=1e-14)
 
 
 @pytest.mark.parametrize("eps", [1e-3, 1.0, 10.0])

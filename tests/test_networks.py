@@ -141,10 +141,12 @@ def test_to_torch_and_back(tmp_path):
         assert all(p.requires_grad and p.is_leaf for p in model.parameters())
         assert worst(networks.from_torch(model.state_dict()), Ws) == 0
         # Neither way shares a number.
+        sizes = [(m.out_features, m.in_features) for m in model if isinstance(m, nn.Linear)]
+        assert sizes == [tuple(W.shape) for W in Ws]
         with torch.no_grad():
-            for A in (*model.parameters(), *back):
+            for A in model.parameters():
                 A.zero_()
-        assert worst(Ws, layers()) == 0
+        assert worst(Ws, layers()) == 0 == worst(back, Ws)
     assert torch.equal(torch.get_rng_state(), state)  # nor draws one
     relu = nn.ReLU()
     assert networks.to_torch(Ws[:1], [relu])[1] is relu

@@ -8,7 +8,6 @@ runs, ``(..., d_l, d_{l-1})``: many runs then share each call, and none sees the
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,16 +30,11 @@ class Iterate(NamedTuple):
     Ws: list[Tensor]
     """Layers."""
     loss: Tensor
-    """Shape (...): the loss of each run at ``Ws``, without decay; of mini-batches, that of the
-    batch that comes next."""
+    """Shape (...): the loss of each run at ``Ws``, without decay, or of the batch that comes."""
     memory: rules.Memory
-    """What the rule remembers, and the state of the loss's ``generator`` if it has one."""
+    """What the rule remembers, and the state of the loss's ``generator`` if any."""
     method: str
     """The name of the rule."""
-
-
-def _copied(memory: rules.Memory) -> rules.Memory:
-    return {name: [A.clone() for A in As] for name, As in memory.items()}
 
 
 def train(
@@ -61,16 +55,14 @@ def train(
     ----------
     Ws : sequence of Tensor, or Iterate
         Layers at ``t = 0``; not changed. An iterate goes on from there, digit for digit.
-    loss : callable
-        What to minimise, from `losses` or `factored`: layers in, value and gradients out.
+    loss : Loss
+        What to minimise, from `losses` or `factored`.
     rule : Rule, optional
         Another method, from `rules`.
-    eta : float, sequence of float, Tensor, or callable
-        Step size of all layers; of each, where 0 freezes one; of each run, as a tensor of their
-        axes; or what gives one of these for step t.
+    eta : StepSize, or callable
+        Step size of all layers, of each or of each run; or what gives it for step t.
     lam : float
-        Weight decay: every rule is given the gradient of
-        :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
+        Weight decay: rules see the gradient of :math:`\ell + \frac\lambda2\sum_l\|W_l\|_F^2`.
     steps : int
         Number of steps from ``t = 0`` to the last iterate.
     every : int
@@ -83,14 +75,14 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        At the call, if an argument is out of range, or an iterate is one of another method.
+        At the call.
     FloatingPointError
         While running, if no run has a finite loss any more; names the step and ``eta``.
 
     References
     ----------
-    Yaras et al. (2023), arXiv:2306.01154, the iteration of the theorem; a step size for each
-    layer: Kwon et al. (2024), arXiv:2311.05061, who call them discrepant learning rates.
+    Yaras et al. (2023), arXiv:2306.01154, the iteration of the theorem; Kwon et al. (2024),
+    arXiv:2311.05061, a step size for each layer, called discrepant learning rates.
 
     Examples
     --------
@@ -100,27 +92,29 @@ def train(
     [0.5, 0.312, 0.175]
     """
     earlier = Ws if isinstance(Ws, Iterate) else None
-    Ws = _checks.layers("Ws", earlier.Ws if earlier else Ws, runs=True)
+    # Where many runs go on, some may have diverged.
+    Ws = _checks.chain("Ws", earlier.Ws) if earlier else _checks.layers("Ws", Ws, runs=True)
     Ws = [W.detach().clone() for W in Ws]
     rule = rules.gradient_descent() if rule is None else rule
+    if not callable(loss):
+        raise TypeError(f"loss: wanted a function of the layers, got {type(loss).__name__}")
+    if not isinstance(rule, rules.Rule):
+        raise TypeError(f"rule: wanted a Rule, got {rule!r}")
     rates = None if callable(eta) else rules.step_sizes(eta, Ws)
     lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     every = _checks.count("every", every, at_least=1)
-    generator = getattr(loss, "generator", None)
     if earlier is None:
         return _stream(range(steps + 1), Ws, loss, rule, eta, rates, lam, every, rule.start(Ws))
-    if earlier.method != rule.name or ("generator" in earlier.memory) != (generator is not None):
-        draws = " that draws" if generator is not None else ""
+    draws = getattr(loss, "generator", None) is not None
+    if earlier.method != rule.name or ("generator" in earlier.memory) != draws:
         raise ValueError(
-            f"Ws: wanted an iterate of {rule.name} on a loss{draws}, got one of {earlier.method} "
-            f"that remembers {', '.join(earlier.memory) or 'nothing'}; its layers alone start a "
-            "new run"
+            f"Ws: wanted an iterate of {rule.name} on a loss{' that draws' if draws else ''}, got "
+            f"one of {earlier.method} that remembers {', '.join(earlier.memory) or 'nothing'}; its "
+            "layers alone start a new run"
         )
     if steps < earlier.t:
-        raise ValueError(
-            f"steps: wanted steps >= t = {earlier.t} of the iterate to go on from, got {steps}"
-        )
-    ts, memory = range(earlier.t, steps + 1), _copied(earlier.memory)
+        raise ValueError(f"steps: wanted steps >= t = {earlier.t} of the iterate, got {steps}")
+    ts, memory = range(earlier.t, steps + 1), rules._copied(earlier.memory)
     return _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory)
 
 
@@ -132,10 +126,17 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         shown = t % every == 0 or t in (ts[0], ts[-1])
         draws = {"generator": [generator.get_state()]} if generator and shown else {}
         value, grads = loss(Ws)
+        if value.requires_grad:  # of data that came with a graph
+            value, grads = value.detach(), [G.detach() for G in grads]
         if shown:
-            _require_finite(value, t, eta)
+            if not (math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any()):
+                led = rules._shown(eta(max(t - 1, 0)) if callable(eta) else eta)
+                raise FloatingPointError(
+                    f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
+                    f"eta = {led}; a smaller eta keeps the run from diverging"
+                )
             kept = [W.clone() for W in Ws]
-            yield Iterate(t, kept, value.detach(), _copied(memory) | draws, rule.name)
+            yield Iterate(t, kept, value.clone(), rules._copied(memory) | draws, rule.name)
         if t == ts[-1]:
             return
         if lam:
@@ -144,25 +145,14 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
         Ws, memory = rule.step(Ws, value, grads, now, lam, memory)
 
 
-def _require_finite(value: Tensor, t: int, eta: Any) -> None:
-    if math.isfinite(value.item()) if value.ndim == 0 else value.isfinite().any():
-        return
-    eta = eta(t) if callable(eta) else eta
-    shown = f"({', '.join(f'{rate:g}' for rate in eta)})" if hasattr(eta, "__len__") else f"{eta:g}"
-    raise FloatingPointError(
-        f"loss: wanted a finite number, got {value.max().item()} at step t = {t} with "
-        f"eta = {shown}; a smaller eta keeps the run from diverging"
-    )
-
-
 # --- What is kept of a run
 
 
 def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor] | Iterate:
     """Return where to start a run that `record` keeps in a file: where it was left, or anew.
 
-    Called again after an interruption, these three lines go on, and give what they would have
-    given without one. A file does not know the step size: a run with another needs another::
+    Called again after an interruption, these lines go on, and give what they would have given
+    without one. A file does not know the step size: a run with another needs another::
 
         start = descent.resume(file, Ws0)
         run = descent.train(start, loss, eta=0.1, steps=10_000)
@@ -183,8 +173,7 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
     Raises
     ------
     TypeError, ValueError
-        If there is a file and it is damaged or something else, or holds a run that did not
-        start from ``Ws0``: other shapes, another dtype or other numbers, beyond rounding.
+        If the file is damaged or something else, or its run started elsewhere.
 
     Examples
     --------
@@ -194,12 +183,10 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
     """
     if not Path(file).exists():
         return Ws0
-    given = _checks.layers("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0, runs=True)
+    given = _checks.chain("Ws0", Ws0.Ws if isinstance(Ws0, Iterate) else Ws0)
     content, device = _files.read_torch(file, _FORMAT), given[0].device
-    if len(given) != len(content["start"]):
-        raise ValueError(
-            f"Ws0: wanted {len(content['start'])} layers as in {file}, got {len(given)}"
-        )
+    if len(given) != (L := len(content["start"])):
+        raise ValueError(f"Ws0: wanted {L} layers as in {file}, got {len(given)}")
     for l, (W0, start) in enumerate(zip(given, content["start"], strict=True)):
         _checks.fits(f"Ws0[{l}]", W0, start.shape, f"in {file}", start.to(device))
         # Not to the last digit: the same seed gives others on another machine.
@@ -208,20 +195,14 @@ def resume(file: str | Path, Ws0: Sequence[Tensor] | Iterate) -> Sequence[Tensor
                 f"Ws0[{l}]: wanted the layer from which the run in {file} started, got another; "
                 "without that file a new run starts"
             )
-    last = Iterate(*(content[field] for field in Iterate._fields))
+    t, Ws, loss, memory, method = (content[field] for field in Iterate._fields)
     # What is shaped as a layer lives where the layer lives; steps and generators on the CPU.
-    memory = {
-        name: [A.to(device) if A.ndim >= 2 else A for A in As] for name, As in last.memory.items()
-    }
-    return last._replace(
-        Ws=[W.to(device) for W in last.Ws], loss=last.loss.to(device), memory=memory
-    )
+    for name, As in memory.items():
+        memory[name] = [A.to(device) if A.ndim >= 2 else A for A in As]
+    return Iterate(t, [W.to(device) for W in Ws], loss.to(device), memory, method)
 
 
-_Rows = list[tuple[Tensor, ...]]
-
-
-def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[str, Tensor]:
+def _joined(before: dict[str, Tensor], names: list[str], rows: list) -> dict[str, Tensor]:
     if not rows:
         return before
     new = dict(zip(["t", *names], map(torch.stack, zip(*rows, strict=True)), strict=True))
@@ -233,14 +214,13 @@ def _joined(before: dict[str, Tensor], names: list[str], rows: _Rows) -> dict[st
 def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept) -> Iterator:
     """Drop the first iterate, which is the last one of the file, or refuse to go on."""
     for what, wanted in kept.items():
-        if content[what] != wanted:
+        if (got := content[what]) != wanted:
             raise ValueError(
-                f"file: wanted a run recorded with {what} = {wanted}, got {file} with "
-                f"{content[what]}"
+                f"file: wanted a run recorded with {what} = {wanted}, got {file} with {got}"
             )
     iterates = iter(iterates)
-    for first in iterates:
-        here, there = ([W.cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
+    if first := next(iterates, None):
+        here, there = ([W.nan_to_num().cpu() for W in Ws] for Ws in (first.Ws, content["Ws"]))
         same = len(here) == len(there) and all(map(torch.equal, here, there))
         if first.t != content["t"] or not same:
             raise ValueError(
@@ -248,7 +228,6 @@ def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept)
                 f"{file} holds, got t = {first.t}{'' if same else ' with others'}; start it from "
                 f"resume({str(file)!r}, Ws0)"
             )
-        break
     yield from iterates
 
 
@@ -262,25 +241,22 @@ def record(
 ) -> dict[str, Tensor]:
     """Return what was measured of a run, stacked; no iterate is kept.
 
-    With a ``file``, what has been measured and the last iterate are kept there, so that a run
-    started from `resume` goes on after an interruption; the result is that of a run without
-    one. A run that had ended gives its result at once, and goes on if ``steps`` has grown.
+    With a ``file``, what has been measured and the last iterate are kept there, and a run started
+    from `resume` goes on after an interruption, to the same result. One that had ended gives its
+    result at once, and goes on if ``steps`` has grown.
 
     Parameters
     ----------
     iterates : iterable of Iterate
-        A run. A progress bar goes around it, ``tqdm(run, total=steps + 1)``; of a run that may
-        go on, ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
+        A run. A progress bar goes around it:
+        ``tqdm(run, total=steps + 1, initial=getattr(start, "t", 0))``.
     every : int
         Measure when ``t`` is a multiple of it.
-    file : str or Path, optional
-        Where to keep the run: at its first iterate, then every ``save_every`` seconds, and
-        when it ends or is interrupted, by whatever exception.
-    save_every : float
-        Seconds between two writings of ``file``.
+    file, save_every : str or Path, optional, and float
+        Where to keep the run: at its first iterate, every so many seconds, and when it ends or
+        is interrupted, by whatever exception.
     **measures : callable
-        Each takes an iterate, which it does not change, and returns a number or a tensor of a
-        fixed shape.
+        Each makes of an iterate a number or a tensor of a fixed shape.
 
     Returns
     -------
@@ -290,8 +266,7 @@ def record(
     Raises
     ------
     TypeError, ValueError
-        If ``every < 1``, ``save_every < 0``, a measure is called ``t``, or the run held nothing
-        to measure; with a file also if it is damaged or belongs to another run.
+        Also if the run held nothing to measure, or the file is damaged or of another run.
     OSError
         If the file cannot be written.
 
@@ -305,16 +280,13 @@ def record(
     save_every = _checks.nonnegative("save_every", save_every)
     if "t" in measures:
         raise ValueError("measures: wanted any name but t, which holds the step, got t")
-    names, before, start = list(measures), {}, None
+    names, before, start, rows = list(measures), {}, None, []
     if file is not None and Path(file).exists():
         content = _files.read_torch(file, _FORMAT)
         before, start = content["record"], content["start"]
         iterates = _goes_on(iterates, content, file, measures=names, every=every)
 
-    rows: _Rows = []
-    # The last iterate that was dealt with, and how many rows there were then: one name, so that
-    # no interruption comes between the two.
-    done: tuple[Iterate | None, int] = None, 0
+    done: tuple[Iterate | None, int] = None, 0  # one name: no interruption comes between the two
 
     def keep() -> None:
         last, count = done
@@ -322,7 +294,7 @@ def record(
             return
         found = _joined(before, names, rows[:count])
         more = dict(format=_FORMAT, measures=names, every=every, record=found, start=start)
-        _files.write_whole(Path(file), partial(torch.save, last._asdict() | more))
+        _files.write_whole(Path(file), lambda stream: torch.save(last._asdict() | more, stream))
 
     due = float("-inf")  # a file that cannot be written is better known at once
     try:

@@ -25,27 +25,20 @@ __all__ = [
 ]
 
 
-def _drawn(
-    draw: Callable[..., Tensor],
-    dims: Sequence[int],
-    *,
-    generator: torch.Generator | int | None,
-    dtype: torch.dtype,
-    device: torch.device | str | None,
-    tall: bool = False,
-) -> list[Tensor]:
-    """Draw a matrix of ``draw`` for each layer, with ``tall`` on its longer side."""
+def _checked(dims: Sequence[int]) -> list[int]:
     dims = [_checks.count(f"dims[{i}]", d, at_least=1) for i, d in enumerate(dims)]
     if len(dims) < 2:
         raise ValueError(f"dims: wanted (d_0, ..., d_L) with L >= 1, got {tuple(dims)}")
+    return dims
+
+
+def _drawn(draw: Callable[..., Tensor], shapes, generator, dtype, device) -> list[Tensor]:
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: wanted float32 or float64, got {dtype}")
     generator = _checks.seeded(generator)
     # A generator draws on its own device only; drawing there and moving afterwards makes one
     # seed give one matrix on every device.
     source = "cpu" if generator is None else generator.device
-    shapes = [(rows, cols) for cols, rows in pairwise(dims)]
-    shapes = [(max(shape), min(shape)) if tall else shape for shape in shapes]
     kind = dict(generator=generator, dtype=dtype, device=source)
     return [draw(*shape, **kind).to(device or source) for shape in shapes]
 
@@ -61,8 +54,7 @@ def orthogonal(
     r"""Return ``eps``-orthogonal layers, drawn from the Haar measure.
 
     Each satisfies :math:`W_l^\top W_l = \varepsilon^2 I` or :math:`W_l W_l^\top = \varepsilon^2 I`,
-    whichever its shape allows. The QR factor of a Gaussian matrix is Haar distributed once the
-    signs of R's diagonal are moved into Q.
+    as its shape allows. The QR factor of a Gaussian matrix is Haar once R's signs are in Q.
 
     Parameters
     ----------
@@ -71,7 +63,7 @@ def orthogonal(
     eps : float
         Every singular value of every layer.
     generator, dtype, device
-        Where the numbers come from, and what they are to be: float32 or float64.
+        Where the numbers come from, and what they are to be.
 
     Returns
     -------
@@ -80,7 +72,6 @@ def orthogonal(
     Raises
     ------
     TypeError, ValueError
-        If a width is no whole number above 0, there are fewer than two, or ``eps <= 0``.
 
     References
     ----------
@@ -92,11 +83,11 @@ def orthogonal(
     >>> torch.allclose(W_2 @ W_2.T, 0.01 * torch.eye(2, dtype=torch.float64))
     True
     """
-    eps = _checks.positive("eps", eps)
+    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    tall = [(max(shape), min(shape)) for shape in pairwise(dims)]
     Ws = []
-    options = dict(generator=generator, dtype=dtype, device=device)
-    for (cols, rows), G in zip(
-        pairwise(dims), _drawn(torch.randn, dims, tall=True, **options), strict=True
+    for G, (cols, rows) in zip(
+        _drawn(torch.randn, tall, generator, dtype, device), pairwise(dims), strict=True
     ):
         Q, R = torch.linalg.qr(G)
         Q = Q * torch.sign(R.diagonal())
@@ -104,12 +95,11 @@ def orthogonal(
     return Ws
 
 
-def _rescaled(draw: Callable[..., Tensor], dims: Sequence[int], eps: float, **options) -> list:
-    eps = _checks.positive("eps", eps)
-    return [
-        W * (eps * min(W.shape) ** 0.5 / torch.linalg.norm(W))
-        for W in _drawn(draw, dims, **options)
-    ]
+def _rescaled(draw, dims, eps, generator, dtype, device) -> list[Tensor]:
+    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    shapes = [(rows, cols) for cols, rows in pairwise(dims)]
+    Ws = _drawn(draw, shapes, generator, dtype, device)
+    return [W * (eps * min(W.shape) ** 0.5 / torch.linalg.norm(W)) for W in Ws]
 
 
 def gaussian(
@@ -127,10 +117,8 @@ def gaussian(
 
     Parameters
     ----------
-    dims, generator, dtype, device
-        As of `orthogonal`, with its errors.
-    eps : float
-        Root mean square of each layer's singular values.
+    dims, eps, generator, dtype, device
+        As of `orthogonal`; ``eps`` is the root mean square of each layer's singular values.
 
     Returns
     -------
@@ -142,7 +130,7 @@ def gaussian(
     >>> round(torch.linalg.norm(W).item(), 12)  # 0.5 * sqrt(4)
     1.0
     """
-    return _rescaled(torch.randn, dims, eps, generator=generator, dtype=dtype, device=device)
+    return _rescaled(torch.randn, dims, eps, generator, dtype, device)
 
 
 def uniform(
@@ -155,7 +143,14 @@ def uniform(
 ) -> list[Tensor]:
     r"""Return layers uniform on a centred interval, with the norm of `gaussian` ones.
 
-    Arguments and errors are those of `gaussian`.
+    Parameters
+    ----------
+    dims, eps, generator, dtype, device
+        As of `gaussian`.
+
+    Returns
+    -------
+    list of Tensor
 
     Examples
     --------
@@ -163,11 +158,8 @@ def uniform(
     >>> round(torch.linalg.norm(W).item(), 12)
     1.0
     """
-
-    def draw(*shape, **kind):
-        return 2 * torch.rand(*shape, **kind) - 1
-
-    return _rescaled(draw, dims, eps, generator=generator, dtype=dtype, device=device)
+    centred = lambda *shape, **kind: 2 * torch.rand(*shape, **kind) - 1  # noqa: E731
+    return _rescaled(centred, dims, eps, generator, dtype, device)
 
 
 def aligned(
@@ -183,12 +175,8 @@ def aligned(
     ----------
     Phi : Tensor, shape (d_y, d)
         Target, ``d_y <= d``; it gives dtype and device.
-    L : int
-        Depth.
-    eps : float
-        Initialisation scale.
-    generator
-        As of `orthogonal`.
+    L, eps, generator
+        Depth; the others as of `orthogonal`.
 
     Returns
     -------
@@ -198,8 +186,6 @@ def aligned(
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite matrix of at most as many rows as columns, ``L < 1`` or
-        ``eps <= 0``.
 
     References
     ----------
@@ -235,23 +221,16 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     ----------
     M : Tensor, shape (d_y, d_x)
         Surrogate of the target.
-    k : int
-        Width; the papers take twice the rank.
-    L : int
-        Depth, at least 2.
-    eps : float
-        Initialisation scale of every layer, the outer ones included.
+    k, L, eps : int, int, float
+        Width, in the papers twice the rank; depth, at least 2; scale of every layer.
 
     Returns
     -------
     list of Tensor
-        Of ``k (d_x + d_y) + (L - 2) k^2`` numbers.
 
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is no finite matrix, ``k`` is below 1 or above its size, ``L < 2`` or
-        ``eps <= 0``.
 
     References
     ----------
@@ -274,45 +253,33 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
 
 
 class SpectralStart(NamedTuple):
-    """A start in leading singular vectors, and the values that belong to them."""
+    """Layers in leading singular vectors, and the values that belong to them."""
 
     Ws: list[Tensor]
-    """Layers."""
     s: Tensor
     """Shape (k,): singular values of the observed matrix (unobserved entries are zero)."""
 
 
 def sampled_spectral(
-    two_layers: Callable[..., tuple],
-    P: Tensor,
-    Q: Tensor,
-    L: int,
-    eps: float,
-    *,
-    iterations: int = 20,
+    two_layers: Callable, P: Tensor, Q: Tensor, L: int, eps: float, *, iterations: int = 20
 ) -> SpectralStart:
     r"""Return the start of `spectral` from a sample, through its loss alone.
 
     With one factor zero the gradient shows the observed matrix itself,
     :math:`R = -\Omega\odot\Phi`, in its products with a tall and a wide matrix, of which subspace
-    iteration consists. Nothing is ever held that the steps of training do not hold too, on
-    whatever device, or spread over whatever machines, the loss computes.
+    iteration consists. Nothing is held that the steps of training do not hold too.
 
     Parameters
     ----------
     two_layers : callable
         A loss of ``[Q, P]`` from `factored`.
-    P : Tensor, shape (d_y, k)
-        Gives the shape of the left factor; its values are not used.
-    Q : Tensor, shape (k, d_x)
-        Where the iteration starts: a random matrix.
-    L : int
-        Depth, at least 2.
-    eps : float
-        Initialisation scale.
+    P, Q : Tensor, shapes (d_y, k) and (k, d_x)
+        What gives the shape of the left factor; where the iteration starts, a random matrix.
+    L, eps
+        As of `spectral`.
     iterations : int
-        Rounds of subspace iteration; the leading vectors are found to the power 2 iterations of
-        the ratio of neighbouring singular values, which is ample for a start.
+        Rounds of subspace iteration; vectors are found to the power 2 iterations of the ratio of
+        neighbouring singular values.
 
     Returns
     -------
@@ -321,7 +288,6 @@ def sampled_spectral(
     Raises
     ------
     TypeError, ValueError
-        If ``L < 2``, ``eps <= 0`` or ``iterations < 1``.
 
     References
     ----------
@@ -332,13 +298,12 @@ def sampled_spectral(
     >>> from lop_utils.factored import dense_loss
     >>> from lop_utils.observed import ObservedEntries
     >>> seen = ObservedEntries([0, 1], [0, 1], [1.0, 3.0], (2, 2))
-    >>> kind = dict(dtype=torch.float64)
-    >>> P, Q = torch.ones(2, 1, **kind), torch.ones(1, 2, **kind)
-    >>> (W_1, W_2), s = sampled_spectral(dense_loss(seen), P, Q, 2, 0.1)
+    >>> (W_1, W_2), s = sampled_spectral(dense_loss(seen), [[1.0], [1.0]], [[1.0, 1.0]], 2, 0.1)
     >>> s, (W_2 @ W_1)[1, 1].round(decimals=4)
     (tensor([3.], dtype=torch.float64), tensor(0.0100, dtype=torch.float64))
     """
     L, eps = _checks.count("L", L, at_least=2), _checks.positive("eps", eps)
+    P, Q = _checks.matrix("P", P), _checks.matrix("Q", Q)
     nothing, none = torch.zeros_like(P), torch.zeros_like(Q)
     for _ in range(_checks.count("iterations", iterations, at_least=1)):
         V = torch.linalg.qr(Q.T).Q

@@ -47,24 +47,17 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
 
     With :math:`R = \nabla\ell(W_{L:1})` the chain rule gives
     :math:`\nabla_l = (W_L \cdots W_{l+1})^\top R\,(W_{l-1} \cdots W_1)^\top`. One pass forms the
-    prefixes :math:`W_{l:1}`, one reverse sweep :math:`S \leftarrow W_l^\top S` starts from
-    ``S = R`` and leaves :math:`\nabla_l = S\,W_{l-1:1}^\top` on its way: 3(L - 1) products of
-    matrices in all, as many as automatic differentiation makes, with nothing recorded.
+    prefixes :math:`W_{l:1}`, one reverse sweep :math:`S \leftarrow W_l^\top S` from ``S = R``
+    leaves :math:`\nabla_l = S\,W_{l-1:1}^\top` on its way: 3(L - 1) products, as of autograd.
 
     Parameters
     ----------
     matrix_loss : callable
         Takes ``W`` of shape ``(..., d_L, d_0)``; returns the value and the gradient in ``W``.
 
-    Returns
-    -------
-    callable
-        A `Loss`.
-
     Raises
     ------
     TypeError, ValueError
-        From the loss, if shapes of layers do not follow, or the gradient in W has another.
 
     References
     ----------
@@ -80,46 +73,46 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
         Ws = _tensors(Ws)
+        times = {2: torch.mm, 3: torch.bmm}.get(Ws[0].ndim, torch.matmul)  # `@` takes longer
         prefixes = [Ws[0]]
         try:
             for W in Ws[1:]:
-                prefixes.append(W @ prefixes[-1])
+                prefixes.append(times(W, prefixes[-1]))
         except RuntimeError:
             _checks.chain("Ws", Ws)  # says what does not fit; asked each time it would cost more
             raise
-        value, S = matrix_loss(prefixes[-1])
-        if S.shape != prefixes[-1].shape:
-            raise ValueError(
-                f"loss: wanted a gradient of shape {tuple(prefixes[-1].shape)}, "
-                f"got {tuple(S.shape)}"
-            )
+        product = prefixes.pop()
+        value, S = matrix_loss(product)
+        if S.shape != product.shape:
+            wanted, got = tuple(product.shape), tuple(S.shape)
+            raise ValueError(f"loss: wanted a gradient of shape {wanted}, got {got}")
         grads = []
-        for W, prefix in zip(reversed(Ws), reversed(prefixes[:-1]), strict=False):
-            grads.append(S @ prefix.mT)
-            S = W.mT @ S
-        grads.append(S)
-        return ValueAndGradients(value, grads[::-1])
+        for W, prefix in zip(reversed(Ws), reversed(prefixes), strict=False):
+            grads.append(times(S, prefix.mT))
+            S = times(W.mT, S)
+        return ValueAndGradients(value, [S, *reversed(grads)])
 
     return loss
 
 
 def _tensors(Ws: Sequence[Tensor]) -> Sequence[Tensor]:
-    # Values may be any: a run that diverges ends by its loss.
     known = isinstance(Ws, list) and Ws and all(isinstance(W, Tensor) and W.ndim > 1 for W in Ws)
     return Ws if known else _checks.chain("Ws", Ws)
 
 
-def _half_square(R: Tensor) -> Tensor:
-    if R.ndim == 2:
+def _half_squares(shape, name: str, A: Tensor, residual: Callable, back=lambda R: R) -> Loss:
+    """Return half the square of a residual of W, of which ``back`` makes the gradient in W."""
+
+    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
+        if W.shape[-len(shape) :] != shape or W.dtype != A.dtype:  # it would broadcast in silence
+            _checks.fits("W", W, (*W.shape[: -len(shape)], *shape), name, A)
+        R = residual(W)
+        if R.ndim > 2:
+            return 0.5 * (R * R).sum((-2, -1)), back(R)
         flat = R.flatten()
-        return 0.5 * torch.dot(flat, flat)  # one pass, no R * R in memory
-    return 0.5 * R.square().sum((-2, -1))
+        return 0.5 * torch.dot(flat, flat), back(R)  # one pass, no R * R in memory
 
-
-def _fits(W: Tensor, shape: Sequence[int], name: str, A: Tensor) -> None:
-    # Or it would broadcast in silence; axes of runs in front are welcome.
-    if W.shape[-len(shape) :] != shape or W.dtype != A.dtype:
-        _checks.fits("W", W, (*W.shape[: -len(shape)], *shape), name, A)
+    return of_product(matrix_loss)
 
 
 def squared_error(Phi: Tensor) -> Loss:
@@ -130,15 +123,9 @@ def squared_error(Phi: Tensor) -> Loss:
     Phi : Tensor, shape (d_y, d_x) or (..., d_y, d_x)
         Target, of all runs or of each.
 
-    Returns
-    -------
-    callable
-        A `Loss`, summed over the entries.
-
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite matrix.
 
     Examples
     --------
@@ -147,13 +134,7 @@ def squared_error(Phi: Tensor) -> Loss:
     (2.5, [[-1.0, -2.0]])
     """
     Phi = _checks.matrix("Phi", Phi, runs=True)
-
-    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
-        _fits(W, Phi.shape, "Phi", Phi)
-        R = W - Phi
-        return _half_square(R), R
-
-    return of_product(matrix_loss)
+    return _half_squares(Phi.shape, "Phi", Phi, lambda W: W - Phi)
 
 
 def least_squares(X: Tensor, Y: Tensor) -> Loss:
@@ -161,20 +142,8 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
 
     Parameters
     ----------
-    X : Tensor, shape (d_x, N)
-        Inputs in columns.
-    Y : Tensor, shape (d_y, N)
-        Labels in columns.
-
-    Returns
-    -------
-    callable
-        A `Loss`, summed over the samples.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``X`` or ``Y`` is no finite matrix, or they differ in N.
+    X, Y : Tensor, shapes (d_x, N) and (d_y, N)
+        Inputs and labels in columns.
 
     Examples
     --------
@@ -183,14 +152,7 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
     (2.0, 4.0)
     """
     X, Y = _samples(X, Y)
-    shape = torch.Size((Y.shape[0], X.shape[0]))
-
-    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
-        _fits(W, shape, "X", X)
-        E = W @ X - Y
-        return _half_square(E), E @ X.mT
-
-    return of_product(matrix_loss)
+    return _half_squares((len(Y), len(X)), "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
 
 
 def _samples(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,25 +162,16 @@ def _samples(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def masked(Omega: Tensor, Phi: Tensor) -> Loss:
-    r"""Return :math:`\ell(W) = \frac12\|\Omega\odot(W - \Phi)\|_F^2`.
+    r"""Return :math:`\ell(W) = \frac12\|\Omega\odot(W - \Phi)\|_F^2`; see `factored` for large W.
 
     Parameters
     ----------
-    Omega : Tensor of bool, shape (d_y, d_x)
-        Which entries are observed.
-    Phi : Tensor, shape (d_y, d_x)
-        Target; what it is elsewhere does not count, but must be finite.
-
-    Returns
-    -------
-    callable
-        A `Loss`, summed over the observed entries. `factored` has forms that cost less.
+    Omega, Phi : Tensor, shape (d_y, d_x)
+        Which entries are observed, as bool; the target, finite elsewhere, too.
 
     Raises
     ------
     TypeError, ValueError
-        If ``Phi`` is no finite matrix, ``Omega`` is not of bool, shapes or devices differ, or
-        nothing is observed.
 
     Examples
     --------
@@ -233,13 +186,7 @@ def masked(Omega: Tensor, Phi: Tensor) -> Loss:
     _checks.fits("Omega", mask, Phi.shape, "Phi", Phi)
     if not Omega.is_meta and not Omega.any():
         raise ValueError("Omega: wanted at least one observed entry, got none")
-
-    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
-        _fits(W, Phi.shape, "Phi", Phi)
-        R = (W - Phi).mul_(mask)
-        return _half_square(R), R
-
-    return of_product(matrix_loss)
+    return _half_squares(Phi.shape, "Phi", Phi, lambda W: (W - Phi).mul_(mask))
 
 
 def sensing(As: Tensor, y: Tensor) -> Loss:
@@ -247,20 +194,12 @@ def sensing(As: Tensor, y: Tensor) -> Loss:
 
     Parameters
     ----------
-    As : Tensor, shape (m, d_y, d_x)
-        Measurement matrices.
-    y : Tensor, shape (m,)
-        Measurements.
-
-    Returns
-    -------
-    callable
-        A `Loss`, summed over the measurements.
+    As, y : Tensor, shapes (m, d_y, d_x) and (m,)
+        Measurement matrices and measurements.
 
     Raises
     ------
     TypeError, ValueError
-        If a tensor is not finite, or the shapes do not follow.
 
     Examples
     --------
@@ -273,43 +212,33 @@ def sensing(As: Tensor, y: Tensor) -> Loss:
     if As.ndim != 3:
         raise ValueError(f"As: wanted shape (m, d_y, d_x), got {tuple(As.shape)}")
     _checks.fits("y", y, As.shape[:1], "As", As)
-    rows = As.flatten(1)
-
-    def matrix_loss(W: Tensor) -> tuple[Tensor, Tensor]:
-        _fits(W, As.shape[1:], "As", As)
-        gap = rows @ W.flatten(-2)[..., None] - y[:, None]
-        return 0.5 * gap.square().sum((-2, -1)), (rows.T @ gap).view(W.shape)
-
-    return of_product(matrix_loss)
+    shape, rows, y = As.shape[1:], As.flatten(1), y[:, None]
+    return _half_squares(
+        shape,
+        "As",
+        As,
+        lambda W: rows @ W.flatten(-2)[..., None] - y,
+        lambda gap: (rows.T @ gap).unflatten(-2, shape)[..., 0],
+    )
 
 
 def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: float = 1.0) -> Loss:
     r"""Return :math:`\frac12\|\alpha f(X) - Y\|_F^2` of a network with nonlinear layers.
 
-    Gradients come from automatic differentiation, so that any activation will do; for linear
-    layers `least_squares` has the closed form.
+    Gradients come from autograd; `least_squares` of linear layers needs none.
 
     Parameters
     ----------
-    X : Tensor, shape (d_0, N)
-        Inputs in columns.
-    Y : Tensor, shape (d_L, N)
-        Labels in columns.
+    X, Y : Tensor, shapes (d_0, N) and (d_L, N)
+        Inputs and labels in columns.
     activations : sequence of callable or None
         One behind each layer.
     alpha : float
         Factor at the output.
 
-    Returns
-    -------
-    callable
-        A `Loss`, summed over samples and entries.
-
     Raises
     ------
     TypeError, ValueError
-        If ``X`` or ``Y`` is no finite matrix, they differ in N, or ``alpha <= 0``; from the
-        loss, if layers or activations do not fit.
 
     Examples
     --------
@@ -317,10 +246,11 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
     >>> value.item(), [G.item() for G in grads]
     (0.5, [-1.0, -1.0])
     """
-    X, Y = _samples(X, Y)
-    alpha = _checks.positive("alpha", alpha)
+    (X, Y), alpha = _samples(X, Y), _checks.positive("alpha", alpha)
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("network: wanted no torch.inference_mode(), which records nothing")
         params = [W.detach().requires_grad_() for W in _checks.chain("Ws", Ws)]
         _checks.fits("Ws[0]", params[0], (*params[0].shape[:-1], X.shape[0]), "X", X)
         with torch.enable_grad():
@@ -336,33 +266,23 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
 class Minibatches:
     r"""A loss on a few samples, drawn anew at each call, that equals the full one on average.
 
-    Each call draws ``batch`` of the N samples without replacement, all runs the same, and
-    scales their loss by N / batch.
+    A call draws ``batch`` of the N samples without replacement, the same for all runs, scales
+    their loss by N / batch, and costs what the batch costs.
 
     Parameters
     ----------
     make : callable
-        Takes inputs and labels of a batch and returns its loss: `least_squares`, or
-        ``lambda X, Y: network(X, Y, activations)``.
-    X : Tensor, shape (d_x, N)
-        Inputs in columns.
-    Y : Tensor, shape (d_y, N)
-        Labels in columns.
+        The loss of given samples: `least_squares`, ``lambda X, Y: network(X, Y, activations)``.
+    X, Y : Tensor, shapes (d_x, N) and (d_y, N)
+        Inputs and labels in columns.
     batch : int
         Samples a call.
     generator : torch.Generator or int, optional
-        Source of randomness, on the CPU, or a seed; torch's global one if absent. What a trainer
-        keeps of its state lets a run go on digit for digit.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``X`` or ``Y`` is no finite matrix, they differ in N, or ``batch`` is not 1 to N.
+        Source of randomness, on the CPU, or a seed; torch's global one if absent.
 
     Examples
     --------
-    >>> X = torch.eye(2)
-    >>> loss = Minibatches(least_squares, X, X, batch=1, generator=0)
+    >>> loss = Minibatches(least_squares, torch.eye(2), torch.eye(2), batch=1, generator=0)
     >>> loss([torch.zeros(2, 2)]).value  # one sample of two, weighted twice
     tensor(1.)
     """
@@ -377,19 +297,18 @@ class Minibatches:
         generator: torch.Generator | int | None = None,
     ) -> None:
         self.make, (self.X, self.Y) = make, _samples(X, Y)
-        self.batch, N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
-        if self.batch > N:
-            raise ValueError(f"batch: wanted at most N = {N} samples, got {batch}")
+        self.batch, self.N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
+        if self.batch > self.N:
+            raise ValueError(f"batch: wanted at most N = {self.N} samples, got {batch}")
         self.generator = _checks.seeded(generator) or torch.default_generator
 
     def draw(self) -> Tensor:
         """Return which samples come next, in time that does not grow with N for a small batch."""
-        N = self.X.shape[1]
-        if 4 * self.batch > N:
-            return torch.randperm(N, generator=self.generator)[: self.batch]
+        if 4 * self.batch > self.N:
+            return torch.randperm(self.N, generator=self.generator)[: self.batch]
         chosen: dict[int, None] = {}
         while len(chosen) < self.batch:  # those drawn twice are drawn again
-            more = torch.randint(N, (self.batch - len(chosen),), generator=self.generator)
+            more = torch.randint(self.N, (self.batch - len(chosen),), generator=self.generator)
             chosen |= dict.fromkeys(more.tolist())
         return torch.tensor(list(chosen))
 
@@ -397,5 +316,5 @@ class Minibatches:
         """Return the loss of the next batch at these layers."""
         drawn = self.draw().to(self.X.device)
         value, grads = self.make(self.X[:, drawn], self.Y[:, drawn])(Ws)
-        weight = self.X.shape[1] / self.batch
+        weight = self.N / self.batch
         return ValueAndGradients(weight * value, [weight * G for G in grads])

@@ -45,7 +45,6 @@ def end_to_end(Ws: Sequence[Tensor]) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If a layer is no finite matrix, or shapes do not follow.
 
     Examples
     --------
@@ -219,7 +218,6 @@ def stack(runs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     Raises
     ------
     TypeError, ValueError
-        If there is no run, or the networks differ in depth, shapes, dtype or device.
 
     Examples
     --------
@@ -272,7 +270,6 @@ def to_torch(
     Raises
     ------
     TypeError, ValueError
-        If a layer is no finite matrix, shapes do not follow, or the activations are not L.
 
     Examples
     --------
@@ -282,8 +279,8 @@ def to_torch(
     """
     Ws, modules = _checks.layers("Ws", Ws), []
     for W, activation in zip(Ws, _one_each(activations, len(Ws)), strict=True):
-        linear = nn.Linear(W.shape[1], W.shape[0], bias=False, dtype=W.dtype, device=W.device)
-        linear.weight.data.copy_(W)
+        linear = nn.Linear(W.shape[1], W.shape[0], bias=False, device="meta")  # draws nothing
+        linear.weight = nn.Parameter(W.detach().clone())
         modules.append(linear)
         if activation is not None:
             known = isinstance(activation, nn.Module)
@@ -316,6 +313,8 @@ def from_torch(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
     [(2, 3), (1, 2)]
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
+    if not isinstance(state, Mapping):
+        raise TypeError(f"model: wanted a module or its state_dict, got {type(model).__name__}")
     if others := [name for name in state if name.rpartition(".")[2] != "weight"]:
         raise ValueError(f"model: wanted weights of linear layers alone, got {', '.join(others)}")
     return [W.detach().clone() for W in _checks.layers("model", list(state.values()))]

@@ -29,6 +29,10 @@ Memory = dict[str, list[Tensor]]
 """What a method knows beyond the layers, by name: a tensor for each layer, or single ones."""
 
 
+def _copied(memory: Memory) -> Memory:
+    return {name: [A.clone() for A in As] for name, As in memory.items()}
+
+
 class Rule(NamedTuple):
     """An update rule."""
 
@@ -73,11 +77,13 @@ def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
     [0.1, 0.1]
     """
     runs = Ws[0].shape[:-2]
+    if hasattr(eta, "__array__"):
+        eta = _checks.tensor("eta", eta)
     if isinstance(eta, Tensor) and eta.ndim:
         if eta.shape != runs or not ((eta > 0) & eta.isfinite()).all():
             raise ValueError(f"eta: wanted positive step sizes of shape {tuple(runs)}, got {eta}")
         return [eta.to(Ws[0])[..., None, None]] * len(Ws)
-    if not isinstance(eta, Sequence):
+    if isinstance(eta, str) or not isinstance(eta, Sequence):
         return [_checks.positive("eta", eta)] * len(Ws)
     if len(eta) != len(Ws):
         raise ValueError(f"eta: wanted one or L = {len(Ws)} step sizes, got {len(eta)}")
@@ -85,6 +91,11 @@ def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
     if not any(rates):
         raise ValueError(f"eta: wanted at least one layer with eta[l] > 0, got {tuple(eta)}")
     return rates
+
+
+def _shown(eta: StepSize) -> str:
+    many = getattr(eta, "ndim", 1) and hasattr(eta, "__len__")
+    return f"({', '.join(f'{rate:g}' for rate in eta)})" if many else f"{eta:g}"
 
 
 def _moved(Ws: list[Tensor], grads: list[Tensor], rates: list) -> list[Tensor]:
@@ -164,7 +175,7 @@ def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:
         A class of `torch.optim` that steps without a closure; it is given a step size for each
         layer.
     **options
-        Passed on to it; ``lr`` and ``weight_decay`` are the trainer's ``eta`` and ``lam``.
+        Passed on to it; its ``lr`` and ``weight_decay`` are the trainer's ``eta`` and ``lam``.
 
     Returns
     -------
@@ -174,7 +185,8 @@ def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:
     Raises
     ------
     TypeError
-        While running, if step sizes differ from run to run, which torch does not offer.
+        If it is no optimiser, or ``lr`` is among the options; while running, if step sizes differ
+        from run to run, which torch does not offer.
 
     References
     ----------
@@ -187,6 +199,10 @@ def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:
     >>> round(moved.item(), 6), sorted(memory)  # the first step has the length eta
     (0.9, ['exp_avg', 'exp_avg_sq', 'step'])
     """
+    if not (isinstance(optimiser, type) and issubclass(optimiser, torch.optim.Optimizer)):
+        raise TypeError(f"optimiser: wanted a class of torch.optim, got {optimiser!r}")
+    if "lr" in options:
+        raise TypeError(f"lr: wanted eta of the trainer in its place, got lr = {options['lr']}")
 
     def step(Ws, value, grads, rates, lam, memory):
         if any(isinstance(rate, Tensor) for rate in rates):
@@ -228,7 +244,7 @@ def bold_driver(*, grow: float = 1.05, shrink: float = 0.5, most: float) -> Rule
     Raises
     ------
     TypeError, ValueError
-        If a factor is not positive.
+        If a factor is not positive; from the trainer, if there are several runs.
 
     References
     ----------
@@ -261,4 +277,9 @@ def bold_driver(*, grow: float = 1.05, shrink: float = 0.5, most: float) -> Rule
         rates = [factor.item() * rate for rate in rates]
         return _moved(Ws, grads, rates), {**found, "factor": [factor]}
 
-    return Rule("bold driver", lambda Ws: {}, step)
+    def start(Ws):
+        if Ws[0].ndim > 2:
+            raise ValueError(f"Ws: wanted one run, got {tuple(Ws[0].shape[:-2])} side by side")
+        return {}
+
+    return Rule("bold driver", start, step)

@@ -1,229 +1,326 @@
-"""Streams of iterates against plain training loops."""
+"""Runs against loops; runs that are interrupted at every point, against runs that are not."""
 
+import io
 import itertools
 import math
+import multiprocessing
 import re
+import resource
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from lop_utils import descent, dln, losses
+from lop_utils import _files, descent, rules
+from lop_utils.losses import Minibatches, least_squares, network, squared_error
+from lop_utils.networks import stack
 
 F64 = {"dtype": torch.float64}
-DIMS = (4, 5, 3)
-METHODS = [descent.gradient_descent, descent.adam]
-each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+DIMS, STEPS = (4, 5, 3), 12
 
 
-@pytest.fixture
-def Ws(generator):
-    return dln.gaussian_init(DIMS, 0.8, generator=generator)
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **F64)
 
 
-@pytest.fixture
-def Phi(generator):
-    return torch.randn(DIMS[-1], DIMS[0], generator=generator, **F64)
+def layers(seed=1):
+    return [0.5 * randn(b, a, seed=seed + b) for a, b in itertools.pairwise(DIMS)]
 
 
-def by_torch(optimiser, Ws, Phi, steps):
-    """Train as every tutorial does: parameters, autograd, an optimiser. The oracle."""
-    params = [W.clone().requires_grad_() for W in Ws]
-    optimise = optimiser(params)
-    states = []
-    for _ in range(steps + 1):
-        W = params[0]
-        for layer in params[1:]:
-            W = layer @ W
-        loss = 0.5 * (W - Phi).square().sum()
-        states.append(([p.detach().clone() for p in params], loss.item()))
-        optimise.zero_grad()
-        loss.backward()
-        optimise.step()
-    return states
+PHI, X = randn(3, 4, seed=5), randn(4, 8, seed=6)
+LOSS, WS, THREE = squared_error(PHI), layers(), [layers(seed) for seed in (1, 20, 30)]
 
 
-def gap(iterates, states):
-    return max(
-        max((W - other).abs().max().item() for W, other in zip(it.Ws, Ws, strict=True))
-        for it, (Ws, _) in zip(iterates, states, strict=True)
+def kind_of(start):
+    Ws = start.Ws if isinstance(start, descent.Iterate) else start
+    return {"dtype": Ws[0].dtype, "device": Ws[0].device}
+
+
+def drawn(start, steps, seed=3, make=least_squares, **options):
+    data = X.to(**kind_of(start))
+    loss = Minibatches(make, data, PHI.to(data) @ data, batch=2, generator=seed)
+    return descent.train(start, loss, steps=steps, **{"eta": 1e-3} | options)
+
+
+def run_of(*rule, **options):
+    def run(start, steps):
+        loss = squared_error(PHI.to(**kind_of(start)))
+        return descent.train(start, loss, *rule, steps=steps, **{"eta": 0.02} | options)
+
+    return run
+
+
+def relu(start, steps):
+    return drawn(
+        start, steps, make=lambda X, Y: network(X, Y, [torch.relu, None]), rule=rules.momentum(0.8)
     )
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.1])
-def test_gradient_descent_is_torch_s_sgd(Ws, Phi, lam):
-    run = list(
-        descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=0.05, lam=lam, steps=60)
-    )
-    states = by_torch(lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=lam), Ws, Phi, 60)
-    assert gap(run, states) < 1e-13
-    for it, (_, loss) in zip(run, states, strict=True):
-        assert it.loss.item() == pytest.approx(loss, rel=1e-12)
-
-
-def test_adam_is_torch_s_adam(Ws, Phi):
-    run = list(descent.adam(Ws, losses.matrix_residual(Phi), eta=0.01, steps=60))
-    assert gap(run, by_torch(lambda p: torch.optim.Adam(p, lr=0.01), Ws, Phi, 60)) < 1e-13
-
-
-WRONG = {
-    "decay-not-times-eta": lambda W, G, eta, lam: (1 - lam) * W - eta * G,
-    "no-decay": lambda W, G, eta, lam: W - eta * G,
-    "decay-of-the-gradient-too": lambda W, G, eta, lam: (1 - eta * lam) * (W - eta * G),
-    "ascent": lambda W, G, eta, lam: (1 - eta * lam) * W + eta * G,
+RUNS = {
+    "gradient-descent": run_of(lam=0.1),
+    "momentum": run_of(rules.momentum(0.9), lam=0.1, eta=[0.02, 0.01]),
+    "adam": run_of(rules.from_torch(torch.optim.Adam), eta=lambda t: 0.01 / (1 + t)),
+    "bold-driver": run_of(rules.bold_driver(most=4.0), eta=0.3),
+    "drawn": drawn,
+    "drawn-global": lambda start, steps: drawn(start, steps, seed=None),
+    "network": relu,
+    "three": run_of(rules.momentum(0.5), eta=torch.tensor([0.02, 0.01, 0.03])),
+    "three-drawn": relu,
 }
+START = {name: stack(THREE) if "three" in name else WS for name in RUNS}
+each_run = pytest.mark.parametrize("name", RUNS)
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_another_step_would_not_pass(Ws, Phi, wrong):
-    eta, lam, steps = 0.05, 0.1, 5
-    states = by_torch(lambda p: torch.optim.SGD(p, lr=eta, weight_decay=lam), Ws, Phi, steps)
-    for _ in range(steps):
-        grads = dln.gradients(Ws, losses.matrix_residual(Phi)).grads
-        Ws = [wrong(W, G, eta, lam) for W, G in zip(Ws, grads, strict=True)]
-    assert max((W - other).abs().max() for W, other in zip(Ws, states[-1][0], strict=True)) > 1e-4
+def digits(iterates):
+    """Return all numbers of a run, memory included."""
+    return [
+        (it.t, it.loss.tolist(), [W.tolist() for W in it.Ws], it.method)
+        + tuple((k, [A.tolist() for A in As]) for k, As in sorted(it.memory.items()))
+        for it in iterates
+    ]
 
 
-def test_one_step_in_closed_form():
-    # Scalars, L = 1: (1 - 0.1 * 2) * 3 - 0.1 * (3 - 1) = 2.2.
-    (_, last) = descent.gradient_descent(
-        [torch.tensor([[3.0]], **F64)],
-        losses.matrix_residual(torch.tensor([[1.0]], **F64)),
-        eta=0.1,
-        lam=2.0,
-        steps=1,
-    )
-    assert last.Ws[0].item() == pytest.approx(2.2, rel=1e-15)
-    assert last.loss.item() == pytest.approx(0.5 * 1.2**2, rel=1e-15)  # without the decay term
+def spoil(it):
+    for A in itertools.chain(it.Ws, [it.loss], *it.memory.values()):
+        A.zero_()
 
 
-@each_method
-def test_the_stream(method, Ws, Phi):
-    run = list(method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=3))
-    assert [it.t for it in run] == [0, 1, 2, 3]
-    assert all(torch.equal(a, b) for a, b in zip(run[0].Ws, Ws, strict=True))
-    for it in run:  # each loss is that of the weights beside it
-        W = dln.end_to_end(it.Ws)
-        assert it.loss.shape == ()
-        assert it.loss.item() == pytest.approx(0.5 * (W - Phi).square().sum().item(), rel=1e-14)
-    assert [it.t for it in method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=0)] == [0]
+# The stream
 
 
-@each_method
-@pytest.mark.parametrize("L", [1, 2], ids=["one-layer", "two-layers"])
-def test_every_iterate_owns_its_tensors(method, L, Ws, Phi):
-    Ws = Ws if L == 2 else [dln.end_to_end(Ws)]
-    before = [W.clone() for W in Ws]
-    start = {"residual": losses.matrix_residual(Phi), "eta": 0.01, "steps": 4}
-    expected = [[W.clone() for W in it.Ws] for it in method(Ws, **start)]
-    kept = []
-    for it, weights in zip(method(Ws, **start), expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(it.Ws, weights, strict=True))
-        kept.append((it, it.loss.item()))
-        for W in it.Ws:
-            W.fill_(math.nan)  # whatever a caller does to one iterate stays there
-    assert all(torch.equal(a, b) for a, b in zip(Ws, before, strict=True))
-    assert all(it.loss.item() == loss for it, loss in kept)
+@each_run
+def test_the_stream(name):
+    start, loss_of = START[name], None
+    kept = [W.clone() for W in start]
+    run = list(RUNS[name](start, 3))
+    assert [it.t for it in run] == [0, 1, 2, 3] and all(map(torch.equal, run[0].Ws, start))
+    assert all(map(torch.equal, start, kept)) and [it.t for it in RUNS[name](start, 0)] == [0]
+    for it in run if "drawn" not in name and name != "network" else ():
+        gap = it.Ws[1] @ it.Ws[0] - PHI  # each loss is that of the layers beside it
+        loss_of = 0.5 * gap.square().sum((-2, -1))
+        assert it.loss.shape == start[0].shape[:-2] and torch.allclose(it.loss, loss_of, rtol=1e-13)
+    tensors = [A for it in run for As in (it.Ws, [it.loss], *it.memory.values()) for A in As]
+    places = [A.data_ptr() for A in tensors]
+    assert len(set(places)) == len(places) and not any(A.requires_grad for A in tensors)
 
 
-@each_method
-def test_the_run_starts_from_the_weights_at_the_call(method, Ws, Phi):
-    before = [W.clone() for W in Ws]
-    run = method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=1)
+@each_run
+@pytest.mark.parametrize("t", [0, 1, 7, 12])
+def test_a_run_goes_on_digit_for_digit_whatever_is_done_to_its_iterates(name, t):
+    torch.manual_seed(5)
+    whole = list(RUNS[name](START[name], STEPS))
+    torch.manual_seed(6)  # what has been drawn in between does not count
+    before = digits(whole[t:])
+    assert digits(RUNS[name](whole[t], STEPS)) == before
+    for it, expected in zip(RUNS[name](whole[t], STEPS), before, strict=True):
+        assert digits([it]) == [expected]
+        spoil(it)
+    assert digits(whole[t:]) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "forgotten"),
+    [("momentum", "velocity"), ("drawn", "generator"), ("bold-driver", "factor")]
+    + [("adam", part) for part in ("step", "exp_avg", "exp_avg_sq")],
+)
+def test_a_method_that_forgets_would_not_pass(name, forgotten):
+    whole = list(RUNS[name](WS, STEPS))
+    blank = whole[1].memory[forgotten]
+    without = whole[5]._replace(memory=whole[5].memory | {forgotten: blank})
+    *_, last = RUNS[name](without, STEPS)
+    assert max((A - B).abs().max() for A, B in zip(last.Ws, whole[12].Ws, strict=True)) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["gradient-descent", "three"])
+@pytest.mark.parametrize("every", [1, 4])
+def test_runs_side_by_side_are_those_of_each_alone(name, every):
+    etas = [0.02, 0.01, 0.03] if name == "three" else [0.02] * 3
+    options = {"lam": 0.2, "steps": 40}
+    eta = torch.tensor(etas, **F64) if name == "three" else 0.02
+    together = list(descent.train(stack(THREE), LOSS, eta=eta, every=every, **options))
+    for b, Ws in enumerate(THREE):
+        alone = list(descent.train(Ws, LOSS, eta=etas[b], **options))
+        for it in together:
+            for W, other in zip(it.Ws, alone[it.t].Ws, strict=True):
+                assert (W[b] - other).abs().max() < 1e-13
+            assert abs(it.loss[b] - alone[it.t].loss) < 1e-13
+
+
+@pytest.mark.parametrize("rule", [rules.gradient_descent(), rules.momentum(0.5)])
+def test_a_run_that_diverges_leaves_the_others_alone_and_the_whole_goes_on(rule, tmp_path):
+    wild = stack([THREE[0], [1e3 * W for W in THREE[1]], THREE[2]])
+
+    def run(start, steps=30):
+        return descent.train(start, LOSS, rule, eta=0.02, steps=steps)
+
+    *_, last = run(wild)
+    *_, well = run(stack([THREE[0], THREE[2]]))
+    assert last.loss.isfinite().tolist() == [True, False, True]
+    for W, other in zip(last.Ws, well.Ws, strict=True):
+        assert torch.equal(W[[0, 2]], other)
+    file, measures = tmp_path / "run.pt", {"W": lambda it: it.Ws[0]}
+    descent.record(run(wild, 20), file=file, **measures)  # by then there is no number left
+    found = descent.record(run(descent.resume(file, wild)), file=file, **measures)
+    expected = descent.record(run(wild), **measures)
+    assert torch.equal(found["W"][:, [0, 2]], expected["W"][:, [0, 2]]) and len(found["t"]) == 31
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "times"),
+    [(1, 3, [0, 1, 2, 3]), (4, 9, [0, 4, 8, 9]), (5, 10, [0, 5, 10]), (7, 3, [0, 3]), (1, 0, [0])],
+)
+def test_every_leaves_out_iterates_but_changes_none(every, steps, times):
+    for run in (
+        drawn,
+        lambda *args, **options: descent.train(*args[:1], LOSS, eta=0.1, steps=steps, **options),
+    ):
+        whole, some = digits(run(WS, steps)), digits(run(WS, steps, every=every))
+        assert some == [whole[t] for t in times]
+    start = list(drawn(WS, 3))[-1]
+    assert [it.t for it in drawn(start, 9, every=4)] == [3, 4, 8, 9]
+
+
+def test_a_step_size_of_each_step():
+    run = list(descent.train(WS, LOSS, eta=lambda t: 0.05 / (1 + t), steps=5))
+    for t in range(5):
+        _, after = descent.train(run[t].Ws, LOSS, eta=0.05 / (1 + t), steps=1)
+        assert all(map(torch.equal, run[t + 1].Ws, after.Ws))
+    each = descent.train(WS, LOSS, eta=lambda t: [0.05, 0.0] if t else 0.05, steps=3)
+    assert torch.equal([it.Ws[1] for it in each][3], run[1].Ws[1])
+    with pytest.raises(ValueError, match=r"^eta: wanted eta > 0, got 0"):
+        list(descent.train(WS, LOSS, eta=lambda t: 1 - t, steps=3))
+
+
+def test_a_stream_is_lazy_and_starts_from_the_layers_at_the_call():
+    calls, Ws = [], [W.clone() for W in WS]
+
+    def loss(Ws):
+        calls.append(1)
+        return LOSS(Ws)
+
+    run = descent.train(Ws, loss, eta=0.01, steps=10**9)
     for W in Ws:
         W.zero_()
-    assert all(torch.equal(a, b) for a, b in zip(next(run).Ws, before, strict=True))
+    assert not calls
+    first = next(run)
+    assert all(map(torch.equal, first.Ws, WS))
+    assert [it.t for it in itertools.islice(run, 2)] == [1, 2] and len(calls) == 3
 
 
-@each_method
-def test_parameters_of_a_module_can_be_a_start(method, Ws, Phi):
-    start = [torch.nn.Parameter(W) for W in Ws]
-    for it in method(start, losses.matrix_residual(Phi), eta=0.01, steps=2):
-        assert not any(W.requires_grad for W in it.Ws) and not it.loss.requires_grad
+def test_a_generator_is_left_alone_until_the_first_iterate():
+    run = RUNS["drawn-global"]
+    torch.manual_seed(1)
+    *_, last = run(WS, 3)
+    torch.manual_seed(2)
+    before, stream = torch.get_rng_state(), run(last, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(next(stream).memory["generator"][0], last.memory["generator"][0])
 
 
-@each_method
-def test_a_stream_is_lazy(method, Ws, Phi):
-    calls = 0
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("name", ["momentum", "adam", "drawn", "network", "three"])
+def test_layers_and_data_with_gradients_leave_no_graph_behind(name, mode):
+    given = [torch.nn.Parameter(W.clone()) for W in START[name]]
+    expected = digits(RUNS[name](START[name], 4))
+    with mode():
+        if name == "network" and mode is torch.inference_mode:
+            with pytest.raises(RuntimeError, match=r"^network: wanted no torch.inference_mode"):
+                next(RUNS[name](given, 4))
+            return
+        assert digits(RUNS[name](given, 4)) == expected
+    assert all(W.grad is None and W.requires_grad for W in given)
+    with_graph = squared_error(PHI * torch.ones(1, requires_grad=True))
+    for it in descent.train(given, with_graph, eta=0.1, steps=2):
+        assert not any(A.requires_grad for A in (*it.Ws, it.loss))
+    run = descent.train(WS, LOSS, eta=0.1, steps=1)
+    next(run)
+    assert torch.is_grad_enabled()
 
-    def residual(W):
-        nonlocal calls
-        calls += 1
-        return losses.matrix_residual(Phi)(W)
 
-    run = method(Ws, residual, eta=0.01, steps=10**9)
-    assert calls == 0
-    assert [it.t for it in itertools.islice(run, 3)] == [0, 1, 2] and calls == 3
-    run.close()
-
-
-@each_method
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"Ws": torch.eye(2)}, TypeError, "Ws: wanted a sequence of matrices, got Tensor"),
         ({"Ws": []}, ValueError, "Ws: wanted at least one matrix, got none"),
-        ({"Ws": [torch.eye(2).int()]}, TypeError, "Ws[0]: wanted a floating-point matrix, got"),
         ({"Ws": [torch.eye(2), torch.eye(3)]}, ValueError, "Ws[1]: wanted 2 columns to follow"),
         ({"Ws": [torch.eye(2) * math.nan]}, ValueError, "Ws[0]: wanted finite entries, got NaN"),
+        ({"Ws": [torch.ones(2, 3, 3) / 0]}, ValueError, "Ws[0]: wanted finite entries, got NaN"),
+        ({"loss": PHI}, TypeError, "loss: wanted a function of the layers, got Tensor"),
+        ({"rule": rules.momentum}, TypeError, "rule: wanted a Rule, got <function momentum"),
         ({"eta": 0.0}, ValueError, "eta: wanted eta > 0, got 0.0"),
-        ({"eta": -1}, ValueError, "eta: wanted eta > 0, got -1"),
-        ({"eta": math.nan}, ValueError, "eta: wanted a finite number, got nan"),
+        ({"lam": -0.1}, ValueError, "lam: wanted lam >= 0, got -0.1"),
+        ({"lam": math.inf}, ValueError, "lam: wanted a finite number, got inf"),
         ({"steps": -1}, ValueError, "steps: wanted steps >= 0, got -1"),
         ({"steps": 1.0}, TypeError, "steps: wanted a whole number, got 1.0"),
+        ({"every": 0}, ValueError, "every: wanted every >= 1, got 0"),
     ],
-    ids=["tensor", "none", "integers", "shapes", "nan", "eta=0", "eta<0", "eta", "steps", "float"],
 )
-def test_arguments_are_checked_at_the_call(method, change, error, message):
-    good = {"Ws": [torch.eye(2)], "residual": None, "eta": 0.1, "steps": 1}
+def test_arguments_are_checked_at_the_call(change, error, message):
     with pytest.raises(error, match="^" + re.escape(message)):
-        method(**(good | change))  # no iterate is asked for
+        descent.train(**{"Ws": WS, "loss": LOSS, "eta": 0.1, "steps": 1} | change)
 
 
-@pytest.mark.parametrize(("lam", "got"), [(-0.1, "wanted lam >= 0, got -0.1"), (math.inf, "inf")])
-def test_decay_is_checked_at_the_call(lam, got):
-    with pytest.raises(ValueError, match=f"^lam: .*{got}"):
-        descent.gradient_descent([torch.eye(2)], None, eta=0.1, lam=lam, steps=1)
+def test_an_iterate_of_another_method_or_a_later_one_is_refused():
+    names = ["gradient-descent", "momentum", "adam", "bold-driver", "drawn", "network"]
+    lasts = {name: list(RUNS[name](WS, 3))[-1] for name in names}
+    for name, other in itertools.permutations(names, 2):
+        with pytest.raises(ValueError, match=r"^Ws: wanted an iterate of .*its layers alone start"):
+            RUNS[name](lasts[other], 9)
+    with pytest.raises(
+        ValueError, match=r"of gradient descent on a loss that draws, got one of gr"
+    ):
+        drawn(lasts["gradient-descent"], 3)
+    with pytest.raises(
+        ValueError, match=r"of momentum on a loss, got .*nt descent that remembers no"
+    ):
+        RUNS["momentum"](lasts["gradient-descent"], 3)
+    for name, last in lasts.items():
+        assert [it.t for it in RUNS[name](last, 3)] == [3]
+        with pytest.raises(
+            ValueError, match=r"^steps: wanted steps >= t = 3 of the iterate, got 2"
+        ):
+            RUNS[name](last, 2)
 
 
-def test_a_residual_that_does_not_fit_is_named(Ws):
-    run = descent.gradient_descent(Ws, losses.matrix_residual(torch.eye(4, **F64)), eta=1, steps=1)
-    with pytest.raises(ValueError, match=r"W: wanted shape \(4, 4\), got \(3, 4\)"):
-        next(run)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_divergence_names_the_step_and_eta(Ws, Phi, dtype):
-    Ws, Phi = [W.to(dtype) for W in Ws], Phi.to(dtype)
-    seen = -1
+@pytest.mark.parametrize(
+    ("eta", "shown"),
+    [
+        (50, "50"),
+        (torch.tensor(50.0), "50"),
+        ((50, 0.5), r"\(50, 0\.5\)"),
+        (torch.full((3,), 50.0), r"\(50, 50, 50\)"),
+        (lambda t: 50.0 + t, "5[0-9]"),
+        (lambda t: [50, 50], r"\(50, 50\)"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_divergence_names_the_step_and_eta(eta, shown, dtype):
+    seen, Ws = -1, stack(THREE) if getattr(eta, "ndim", 0) else WS
+    run = descent.train([W.to(dtype) for W in Ws], squared_error(PHI.to(dtype)), eta=eta, steps=99)
     with pytest.raises(FloatingPointError) as caught:
-        for it in descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=50, steps=1000):
+        for it in run:
             seen = it.t
-            assert it.loss.isfinite()
+            assert it.loss.isfinite().any()
     assert re.fullmatch(
-        rf"loss: wanted a finite number, got (inf|nan) at step t = {seen + 1} with eta = 50; "
+        rf"loss: wanted a finite number, got (inf|nan) at step t = {seen + 1} with eta = {shown}; "
         "a smaller eta keeps the run from diverging",
         str(caught.value),
     )
-    assert 1 <= seen < 20
+    assert 1 <= seen < 20 and (shown != "5[0-9]" or f"eta = {50 + seen};" in str(caught.value))
+    # A schedule of as many step sizes as steps: it names that of the step that led there.
+    with pytest.raises(FloatingPointError, match=r"at step t = 2 with eta = 1e\+200;"):
+        list(descent.train(WS, LOSS, eta=[1e-9, 1e200].__getitem__, steps=2))
+    with pytest.raises(FloatingPointError, match=r"at step t = 0 with eta = 1;"):
+        next(descent.train([1e200 * W for W in WS], LOSS, eta=1, steps=1))
 
 
-def test_a_start_that_is_too_large_is_a_divergence_at_step_0():
-    run = descent.gradient_descent(
-        [torch.full((1, 1), 1e200, **F64)],
-        losses.matrix_residual(torch.ones(1, 1, **F64)),
-        eta=1,
-        steps=1,
-    )
-    with pytest.raises(FloatingPointError, match="got inf at step t = 0 with eta = 1;"):
+def test_divergence_between_two_iterates_is_seen_at_the_next():
+    run = descent.train(WS, LOSS, eta=50, steps=1000, every=400)
+    assert next(run).t == 0
+    with pytest.raises(FloatingPointError, match="at step t = 400 with"):
         next(run)
-
-
-def test_adam_diverges_with_the_same_words(Ws):
-    def residual(W):
-        return W.sum() * math.inf, W
-
-    with pytest.raises(FloatingPointError, match=r"at step t = 0 with eta = 0\.1;"):
-        next(descent.adam(Ws, residual, eta=0.1, steps=1))
 
 
 # record
@@ -231,34 +328,30 @@ def test_adam_diverges_with_the_same_words(Ws):
 
 def iterates(ts):
     for t in ts:
-        yield descent.Iterate(t, [torch.full((2, 2), t, **F64)], torch.tensor(t / 3, **F64))
+        yield descent.Iterate(t, [torch.full((2, 2), t, **F64)], torch.tensor(t / 3, **F64), {}, "")
+
+
+MEASURES = {
+    "loss": lambda it: it.loss,
+    "W": lambda it: it.Ws[0],
+    "number": lambda it: it.t / 3,
+    "count": lambda it: 2 * it.t,
+}
 
 
 def test_record_stacks_what_a_loop_would_collect():
-    found = descent.record(
-        iterates(range(5)),
-        loss=lambda it: it.loss,
-        W=lambda it: it.Ws[0],
-        number=lambda it: it.t / 3,
-        count=lambda it: 2 * it.t,
-    )
+    found = descent.record(iterates(range(5)), **MEASURES)
     assert list(found) == ["t", "loss", "W", "number", "count"]
-    assert found["t"].tolist() == [0, 1, 2, 3, 4]
+    assert found["t"].tolist() == [0, 1, 2, 3, 4] and found["count"].dtype == torch.int64
     assert found["W"].shape == (5, 2, 2) and found["W"].dtype == torch.float64
-    assert found["loss"].tolist() == [t / 3 for t in range(5)]
-    assert found["number"].tolist() == [t / 3 for t in range(5)]  # in float64: not a digit lost
-    assert found["count"].dtype == torch.int64
-
-
-def test_record_thins_by_t():
-    found = descent.record(iterates(range(3, 12)), every=4, t2=lambda it: it.t**2)
-    assert found["t"].tolist() == [4, 8] and found["t2"].tolist() == [16, 64]
+    assert found["loss"].tolist() == found["number"].tolist() == [t / 3 for t in range(5)]
 
 
 def test_record_measures_only_what_it_keeps():
     measured = []
-    descent.record(iterates(range(7)), every=3, x=lambda it: measured.append(it.t) or it.loss)
-    assert measured == [0, 3, 6]
+    x = lambda it: measured.append(it.t) or it.loss  # noqa: E731
+    found = descent.record(iterates(range(3, 12)), every=4, x=x)
+    assert measured == found["t"].tolist() == [4, 8]
 
 
 @pytest.mark.parametrize(
@@ -266,284 +359,289 @@ def test_record_measures_only_what_it_keeps():
     [
         ({"every": 0}, ValueError, "every: wanted every >= 1, got 0"),
         ({"every": 1.5}, TypeError, "every: wanted a whole number, got 1.5"),
+        ({"save_every": -1}, ValueError, "save_every: wanted save_every >= 0, got -1"),
         ({"t": float}, ValueError, "measures: wanted any name but t, which holds the step, got t"),
         ({"every": 9}, ValueError, "iterates: wanted at least one, got none"),
     ],
-    ids=["0", "fraction", "t", "nothing"],
 )
 def test_record_refuses(arguments, error, message):
     with pytest.raises(error, match="^" + re.escape(message)):
         descent.record(iterates([1, 2]), **arguments)
 
 
-# Device and dtype
+# record with a file
 
 
-@each_method
-def test_device_and_dtype_are_kept(method, place, Ws, Phi):
-    start = [W.to(**place.kind) for W in Ws]
-    run = method(start, losses.matrix_residual(Phi.to(**place.kind)), eta=0.01, steps=20)
-    found = descent.record(run, W=lambda it: it.Ws[0], loss=lambda it: it.loss)
-    for A in (found["W"], found["loss"]):
-        assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
-    expected = list(method(Ws, losses.matrix_residual(Phi), eta=0.01, steps=20))[-1].Ws[0]
-    assert (found["W"][-1].cpu().double() - expected).abs().max() < place.tolerance
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "run.pt"
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.1])
-@pytest.mark.parametrize("beta", [0.0, 0.9])
-def test_heavy_ball_is_torch_s_sgd_with_momentum(Ws, Phi, lam, beta):
-    residual = losses.matrix_residual(Phi)
-    run = descent.heavy_ball(Ws, residual, eta=0.01, beta=beta, lam=lam, steps=60)
-    states = by_torch(
-        lambda p: torch.optim.SGD(p, lr=0.01, momentum=beta, weight_decay=lam), Ws, Phi, 60
+def same(found, expected):
+    return list(found) == list(expected) and all(
+        A.dtype == B.dtype and A.device == B.device and torch.equal(A, B)
+        for A, B in zip(found.values(), expected.values(), strict=True)
     )
-    assert gap(run, states) < 1e-13
 
 
-@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan")])
-def test_heavy_ball_refuses_a_momentum_out_of_range(Ws, Phi, beta):
-    with pytest.raises(ValueError, match="beta: wanted"):
-        descent.heavy_ball(Ws, losses.matrix_residual(Phi), eta=0.1, beta=beta, steps=1)
+class Interruption(BaseException):
+    pass
 
 
-def test_minibatch_sgd_with_all_samples_is_gradient_descent(Ws, Phi, generator):
-    X = torch.randn(Phi.shape[1], 8, generator=generator, dtype=Phi.dtype)
-    residual = losses.data_residual(X, Phi @ X)
-    full = descent.gradient_descent(Ws, residual, eta=0.01, steps=20)
-    drawn = descent.minibatch_sgd(Ws, X, Phi @ X, eta=0.01, batch=8, steps=20)
-    states = [(it.Ws, it.loss.item()) for it in full]
-    assert gap(drawn, states) < 1e-13
+def interrupted(run, at):
+    for it in run:
+        if it.t == at:
+            raise Interruption
+        yield it
 
 
-def test_minibatch_sgd_is_unbiased_and_follows_its_generator(Ws, Phi):
-    X = torch.randn(Phi.shape[1], 4, generator=torch.Generator().manual_seed(1), dtype=Phi.dtype)
-    Y = Phi @ X
-    grads = dln.gradients(Ws, losses.data_residual(X, Y)).grads
+def attempt(run, start, file, *, in_run=None, in_measure=None, every=4, steps=STEPS):
+    def fragile(it):  # the second measure: the first has been taken
+        if it.t == in_measure:
+            raise Interruption
+        return it.Ws[0]
 
-    def after(seed):
-        draw = torch.Generator().manual_seed(seed)
-        *_, last = descent.minibatch_sgd(Ws, X, Y, eta=1e-3, batch=1, steps=1, generator=draw)
-        return last.Ws
-
-    assert all(map(torch.equal, after(3), after(3)))
-    seeds = {tuple(after(seed)[0].flatten().tolist()): seed for seed in range(40)}
-    assert len(seeds) == 4  # as many first steps as samples
-    for l, G in enumerate(grads):
-        mean = torch.stack([(Ws[l] - after(seed)[l]) / 1e-3 for seed in seeds.values()]).mean(0)
-        assert (mean - G).abs().max() < 1e-10
+    stream = interrupted(run(descent.resume(file, start), steps), in_run)
+    return descent.record(stream, every=every, file=file, **MEASURES | {"W": fragile})
 
 
-def test_minibatch_sgd_refuses_more_samples_than_there_are(Ws, Phi):
-    X = torch.eye(Phi.shape[1], dtype=Phi.dtype)
-    with pytest.raises(ValueError, match="batch: wanted at most N = "):
-        descent.minibatch_sgd(Ws, X, Phi @ X, eta=0.1, batch=X.shape[1] + 1, steps=1)
+def held(file):
+    return torch.load(file, weights_only=True)["t"]
 
 
-# A step size for each layer
+@each_run
+@pytest.mark.parametrize("at", [0, 1, 5, 8, 12])
+def test_an_interrupted_record_is_joined(name, at, file, place):
+    run, start = RUNS[name], [W.to(**place.kind) for W in START[name]]
+    torch.manual_seed(5)
+    expected = descent.record(run(start, STEPS), every=4, **MEASURES)
+    torch.manual_seed(5)
+    with pytest.raises(Interruption):
+        attempt(run, start, file, in_run=at)
+    assert file.exists() == (at > 0) and (at == 0 or held(file) == at - 1)
+    torch.manual_seed(5 if at == 0 else 6)
+    assert same(attempt(run, start, file), expected)
+    assert same(attempt(run, start, file), expected)  # and when it is asked once more
+    assert [path.name for path in file.parent.iterdir()] == ["run.pt"]  # no draft
 
 
-def by_hand(Ws, Phi, rates, lam, steps, beta=0.0):
-    """Momentum as torch writes it, with parameter groups for the step sizes. The oracle."""
-
-    def optimiser(params):
-        groups = [{"params": [p], "lr": rate} for p, rate in zip(params, rates, strict=True)]
-        return torch.optim.SGD(groups, lr=1.0, momentum=beta, weight_decay=lam)
-
-    return by_torch(optimiser, Ws, Phi, steps)
-
-
-@pytest.mark.parametrize("lam", [0.0, 0.1])
-@pytest.mark.parametrize("rates", [(0.05, 0.01), [0.05, 0.0], (0.0, 0.05), (0.05, 0.05)])
-def test_each_layer_has_its_step_size(Ws, Phi, rates, lam):
-    residual = losses.matrix_residual(Phi)
-    run = list(descent.gradient_descent(Ws, residual, eta=rates, lam=lam, steps=60))
-    assert gap(run, by_hand(Ws, Phi, rates, lam, 60)) < 1e-13
-    # Neither the step sizes in another order nor their mean would pass.
-    for wrong in (rates[::-1], [sum(rates) / 2] * 2):
-        if tuple(wrong) != tuple(rates):
-            assert gap(run, by_hand(Ws, Phi, wrong, lam, 60)) > 1e-3
-    ball = descent.heavy_ball(Ws, residual, eta=rates, beta=0.9, lam=lam, steps=60)
-    assert gap(ball, by_hand(Ws, Phi, rates, lam, 60, beta=0.9)) < 1e-13
-    for l, rate in enumerate(rates):
-        assert torch.equal(run[-1].Ws[l], Ws[l]) == (rate == 0)  # frozen, decay and all
+def test_many_interruptions_also_of_measures(file):
+    run = RUNS["adam"]
+    expected = descent.record(run(WS, STEPS), every=3, **MEASURES)
+    for at in (0, 2, 3, 4, 6, 6, 7, 12):
+        with pytest.raises(Interruption):
+            attempt(run, WS, file, in_run=at, every=3)
+        with pytest.raises(Interruption):
+            attempt(run, WS, file, in_measure=at + -at % 3, every=3)
+    assert same(attempt(run, WS, file, every=3), expected)
 
 
-def test_one_step_size_is_that_of_each(Ws, Phi):
-    residual = losses.matrix_residual(Phi)
-    for lam in (0.0, 0.1):
-        one, each = (
-            descent.gradient_descent(Ws, residual, eta=eta, lam=lam, steps=20)
-            for eta in (0.05, [0.05, 0.05])
-        )
-        for a, b in zip(one, each, strict=True):
-            assert all(map(torch.equal, a.Ws, b.Ws))
+def cut_at_line(n, call):
+    """Raise KeyboardInterrupt at the n-th line that the modules run; return whether it came."""
+    left = n
+
+    def tracer(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename not in (descent.__file__, _files.__file__):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
-@pytest.mark.parametrize("method", [descent.gradient_descent, descent.heavy_ball])
-@pytest.mark.parametrize(
-    ("eta", "error", "message"),
-    [
-        ([0.1], ValueError, "eta: wanted one or L = 2 step sizes, got 1"),
-        ([], ValueError, "eta: wanted one or L = 2 step sizes, got 0"),
-        ([0.1, -1], ValueError, "eta[1]: wanted eta[1] >= 0, got -1"),
-        ([math.inf, 0.1], ValueError, "eta[0]: wanted a finite number, got inf"),
-        ([0.1, None], TypeError, "eta[1]: wanted a real number, got None"),
-        ([0, 0.0], ValueError, "eta: wanted at least one layer with eta[l] > 0, got (0, 0.0)"),
-        (0.0, ValueError, "eta: wanted eta > 0, got 0.0"),
-        (None, TypeError, "eta: wanted a real number, got None"),
-    ],
-    ids=["one", "none", "negative", "infinite", "no-number", "zeros", "zero", "None"],
-)
-def test_step_sizes_are_checked_at_the_call(Ws, method, eta, error, message):
-    more = {"beta": 0.9} if method is descent.heavy_ball else {}
-    with pytest.raises(error, match="^" + re.escape(message)):
-        method(Ws, None, eta=eta, steps=1, **more)
+# Between the opening of a file and the block that closes it lies a line, too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_no_line_is_a_bad_one_to_be_interrupted_at(file, monkeypatch):
+    monkeypatch.setattr(_files.os, "fsync", lambda _: None)  # it takes the time
+    run = RUNS["momentum"]
+
+    def cell(at=None):
+        stream = interrupted(run(descent.resume(file, WS), 2), at)
+        return descent.record(stream, every=2, file=file, loss=lambda it: it.loss)
+
+    expected = descent.record(run(WS, 2), every=2, loss=lambda it: it.loss)
+    with pytest.raises(Interruption):
+        cell(at=1)  # so that a step without a measurement comes before one with
+    begun, n = file.read_bytes(), 1
+    while cut_at_line(n, cell):
+        assert same(cell(), expected)
+        file.write_bytes(begun)
+        n += 1
+    assert n > 100
 
 
-def test_divergence_names_all_step_sizes(Ws, Phi):
-    with pytest.raises(FloatingPointError, match=r" t = \d+ with eta = \(50, 0\.5\); a smaller"):
-        list(descent.gradient_descent(Ws, losses.matrix_residual(Phi), eta=(50, 0.5), steps=1000))
+def test_a_run_that_ended_gives_its_result_and_can_be_longer(file):
+    run = RUNS["adam"]
+    attempt(run, WS, file)
+    before, measured = file.stat(), []
+    count = {name: lambda it: measured.append(it.t) for name in MEASURES}
+    found = descent.record(run(descent.resume(file, WS), STEPS), every=4, file=file, **count)
+    assert found["t"].tolist() == [0, 4, 8, 12] and not measured
+    assert file.stat() == before  # not even written again
+    longer = attempt(run, WS, file, steps=21)
+    assert same(longer, descent.record(run(WS, 21), every=4, **MEASURES))
 
 
-# Going on from an iterate
+def test_the_file_is_written_as_the_run_passes(file):
+    for save_every, expected in ((0, [-1, 0, 1, 2]), (3600, [-1, 0, 0, 0])):
+        measure = {"held": lambda it: held(file) if it.t else -1}
+        found = descent.record(drawn(WS, 3), file=str(file), save_every=save_every, **measure)
+        assert found["held"].tolist() == expected and held(file) == 3
+        file.unlink()
 
 
-def runs_of(Phi):
-    """Return every method as a function of where it starts and of how many steps it takes."""
-    residual = losses.matrix_residual(Phi)
-    X = torch.randn(Phi.shape[1], 8, generator=torch.Generator().manual_seed(1), **F64).to(Phi)
-
-    def sgd(start, steps, seed=3):
-        draw = torch.Generator().manual_seed(seed)
-        return descent.minibatch_sgd(
-            start, X, Phi @ X, eta=1e-3, batch=2, steps=steps, generator=draw
-        )
-
-    def global_sgd(start, steps):
-        return descent.minibatch_sgd(start, X, Phi @ X, eta=1e-3, batch=2, steps=steps)
-
-    def with_decay(method, lam, **more):
-        return lambda start, steps: method(start, residual, lam=lam, steps=steps, **more)
-
-    return {
-        "gradient_descent": with_decay(descent.gradient_descent, 0.0, eta=0.05),
-        "gradient_descent-lam": with_decay(descent.gradient_descent, 0.1, eta=(0.05, 0.01)),
-        "heavy_ball": with_decay(descent.heavy_ball, 0.0, eta=0.01, beta=0.9),
-        "heavy_ball-lam": with_decay(descent.heavy_ball, 0.1, eta=0.01, beta=0.9),
-        "minibatch_sgd": sgd,
-        "minibatch_sgd-global": global_sgd,
-        "adam": lambda start, steps: descent.adam(start, residual, eta=0.01, steps=steps),
-    }
+def test_a_disk_that_is_full_or_a_folder_that_is_not_there_is_known_at_once(file):
+    seen = []
+    measure = {"x": lambda it: seen.append(it.t) or 0}
+    with pytest.raises(FileNotFoundError):
+        descent.record(drawn(WS, 9), file=file.parent / "no" / "run.pt", **measure)
+    assert seen == [0]
+    descent.record(drawn(WS, 1), file=file, **measure)
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            descent.record(drawn(descent.resume(file, WS), 9), file=file, **measure)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
 
 
-every_run = pytest.mark.parametrize("name", runs_of(torch.eye(3, 4, **F64)))
+def test_nothing_to_measure_yet(file):
+    run = RUNS["momentum"]
+    *_, third = run(WS, 3)
+    expected = descent.record(run(third, STEPS), every=5, **MEASURES)
+    with pytest.raises(Interruption):
+        attempt(run, third, file, in_run=5, every=5)
+    with pytest.raises(ValueError, match=r"^iterates: wanted at least one, got none"):
+        attempt(run, third, file, steps=4, every=5)
+    assert same(attempt(run, third, file, every=5), expected)
+    with pytest.raises(ValueError, match=r"^iterates: wanted at least one, got none"):
+        descent.record(iter([]), file=file.with_name("new.pt"))
+    assert not file.with_name("new.pt").exists()
 
 
-def digits(iterates):
-    """Return all numbers of a run, memory included."""
-    return [
-        (it.t, it.loss.item(), [W.tolist() for W in it.Ws])
-        + tuple((k, [A.tolist() for A in As]) for k, As in (it.memory or {}).items())
-        for it in iterates
+def test_the_file_of_another_run_is_refused(file):
+    run = RUNS["gradient-descent"]
+    with pytest.raises(Interruption):
+        attempt(run, WS, file, in_run=6)
+    before, start = file.read_bytes(), descent.resume(file, WS)
+    other = start._replace(Ws=[start.Ws[0], -start.Ws[1]])
+    deeper = [*start.Ws, torch.eye(3, **F64)]
+    for stream, arguments, message in [
+        (run(start, 9), {"every": 4, "x": float}, r"file: wanted .* measures = \['x'\], got .* wi"),
+        (run(start, 9), {"every": 3} | MEASURES, "file: wanted .* every = 3, got .*run.pt with 4"),
+        (run(WS, 9), {"every": 4} | MEASURES, "iterates: wanted .* at t = 5 .*, got t = 0 with ot"),
+        (run(other, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 5 with others; start it f"),
+        (run(deeper, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 0 with others; start it"),
+        (iterates([4]), {"every": 4} | MEASURES, "iterates: .*, got t = 4 with others"),
+        (iter([start._replace(t=4)]), {"every": 4} | MEASURES, "iterates: .* got t = 4; start it"),
+    ]:
+        with pytest.raises(ValueError, match="^" + message):
+            descent.record(stream, file=file, **arguments)
+        assert file.read_bytes() == before
+
+
+def test_resume_asks_for_the_same_start(file):
+    run = RUNS["momentum"]
+    whole = list(run(WS, 7))
+    assert descent.resume(file, WS) is WS and descent.resume(file, whole[3]) is whole[3]
+    descent.record(run(WS, 3), file=file)
+    for start in (WS, [W * (1 + 1e-12) for W in WS], [W.numpy() for W in WS]):  # rounding
+        assert digits([descent.resume(file, start)]) == digits(whole[3:4])
+    for change, message in [
+        (WS[:1], "Ws0: wanted 2 layers as in .*run.pt, got 1"),
+        ([WS[0], torch.zeros(9, 5, **F64)], r"Ws0\[1\]: wanted shape \(3, 5\), got \(9, 5\)"),
+        ([W.float() for W in WS], r"Ws0\[0\]: wanted torch.float64 on cpu as in .*run.pt, got"),
+        ([WS[0], WS[1] * (1 + 1e-7)], r"Ws0\[1\]: wanted the layer from which the run in .*run.pt"),
+        (whole[4], r"Ws0\[0\]: wanted the layer from which"),
+    ]:
+        with pytest.raises(ValueError, match="^" + message):
+            descent.resume(file, change)
+    file.unlink()
+    descent.record(run(whole[3], 7), file=file)  # a run may start from an iterate
+    assert digits([descent.resume(file, whole[3])]) == digits(whole[7:])
+
+
+class RunsCode:
+    def __reduce__(self):
+        return Path.touch, (Path(self.trace),)
+
+
+def test_a_damaged_or_foreign_file_is_named_and_left(file):
+    descent.record(RUNS["adam"](WS, 3), file=file)
+    good, code = file.read_bytes(), RunsCode()
+    (at,) = [m.start() for m in re.finditer(re.escape(WS[0].numpy().tobytes()), good)][-1:]
+    flipped, code.trace = bytearray(good), str(file.with_name("trace"))
+    flipped[at + 9] ^= 1  # one bit of one weight
+    bad = [b"", b"not a file of torch", good[: len(good) // 2], good[:-1], bytes(flipped)]
+    for content in ({"t": 1}, [1, 2], {"format": "other"}, None, {"format": code}):
+        torch.save(content, file)
+        bad.append(file.read_bytes())
+    for damaged in bad:
+        file.write_bytes(damaged)
+        for use in (lambda: descent.resume(file, WS), lambda: descent.record(iter([]), file=file)):
+            with pytest.raises(ValueError, match=f"^file: wanted a run .*{re.escape(str(file))}, "):
+                use()
+        assert file.read_bytes() == damaged  # whatever it is, it may be somebody's
+    assert not Path(code.trace).exists()
+
+
+def test_two_processes_may_record_one_file(file):
+    # Whoever comes last has it: it is whole at every moment, and nobody stumbles.
+    other = multiprocessing.get_context("fork").Process(target=write_loop, args=(file,))
+    other.start()
+    for _ in range(15):
+        _files.write_whole(file, lambda stream: torch.save({"format": "ours", "A": X}, stream))
+        assert set(_files.read_torch(file, torch.load(file)["format"])) == {"format", "A"}
+    other.join()
+    assert other.exitcode == 0 and [path.name for path in file.parent.iterdir()] == ["run.pt"]
+
+
+def write_loop(file):
+    for _ in range(15):
+        _files.write_whole(file, lambda stream: torch.save({"format": "ours", "A": -X}, stream))
+
+
+def test_a_progress_bar_goes_around_the_run(file):
+    run, bars = RUNS["adam"], []
+
+    def cell(steps=STEPS, at=None):
+        start, shown = descent.resume(file, WS), io.StringIO()
+        stream = interrupted(run(start, steps), at)
+        bar = tqdm(stream, total=steps + 1, initial=getattr(start, "t", 0), file=shown)
+        try:
+            return descent.record(bar, every=4, file=file, **MEASURES)
+        finally:
+            bars.append(re.findall(r" (\d+/\d+) ", shown.getvalue()))
+
+    with pytest.raises(Interruption):
+        cell(at=6)
+    assert same(cell(), descent.record(run(WS, STEPS), every=4, **MEASURES))
+    assert same(cell(20), descent.record(run(WS, 20), every=4, **MEASURES))
+    assert [(bar[0], bar[-1]) for bar in bars] == [
+        ("0/13", "6/13"),
+        ("5/13", "13/13"),
+        ("12/21", "21/21"),
     ]
 
 
-@every_run
-@pytest.mark.parametrize("t", [0, 1, 7, 12])
-def test_a_run_goes_on_digit_for_digit(Ws, Phi, name, t):
-    run = runs_of(Phi)[name]
-    torch.manual_seed(5)
-    whole = list(run(Ws, 12))
-    torch.manual_seed(6)  # what has been drawn in between does not count
-    assert digits(run(whole[t], 12)) == digits(whole[t:])
-
-
-@every_run
-def test_a_run_that_goes_on_leaves_the_iterate_as_it_was(Ws, Phi, name):
-    run = runs_of(Phi)[name]
-    *_, middle = run(Ws, 5)
-    before = digits([middle])
-    stream = run(middle, 9)
-    next(stream)
-    for it in stream:
-        for As in [it.Ws, *(it.memory or {}).values()]:
-            for A in As:
-                A.zero_()
-    assert digits([middle]) == before
-
-
-@every_run
-def test_a_run_does_not_hear_of_what_a_caller_does_to_an_iterate(Ws, Phi, name):
-    run = runs_of(Phi)[name]
-    torch.manual_seed(5)
-    expected = list(run(Ws, 5))
-    torch.manual_seed(5)
-    for it, other in zip(run(Ws, 5), expected, strict=True):
-        assert digits([it]) == digits([other])
-        for As in [it.Ws, *(it.memory or {}).values()]:
-            for A in As:
-                A.zero_()
-
-
-FORGETFUL = {
-    "heavy_ball": ["velocity"],
-    "adam": ["step", "exp_avg", "exp_avg_sq"],
-    "minibatch_sgd": ["generator"],
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "forgotten"), [(name, part) for name, parts in FORGETFUL.items() for part in parts]
-)
-def test_a_method_that_forgets_would_not_pass(Ws, Phi, name, forgotten):
-    run = runs_of(Phi)[name]
-    whole = list(run(Ws, 12))
-    assert set(whole[5].memory) == set(FORGETFUL[name])
-    blank = next(run(Ws, 0)).memory[forgotten]
-    without = whole[5]._replace(memory=whole[5].memory | {forgotten: blank})
-    *_, last = run(without, 12)
-    assert max((A - B).abs().max() for A, B in zip(last.Ws, whole[12].Ws, strict=True)) > 1e-6
-
-
-def test_memory_is_none_where_there_is_none(Ws, Phi):
-    assert next(runs_of(Phi)["gradient_descent"](Ws, 0)).memory is None
-    assert descent.Iterate(0, Ws, torch.tensor(0.0)).memory is None
-
-
-def test_an_iterate_of_another_method_is_refused(Ws, Phi):
-    runs = runs_of(Phi)
-    names = ["gradient_descent", "heavy_ball", "minibatch_sgd", "adam"]
-    for name, other in itertools.permutations(names, 2):
-        with pytest.raises(ValueError, match=r"^Ws: wanted an iterate of the same method, which"):
-            runs[name](next(runs[other](Ws, 0)), 3)
-    with pytest.raises(
-        ValueError, match=r"remembers velocity, got one that remembers nothing; its"
-    ):
-        runs["heavy_ball"](next(runs["gradient_descent"](Ws, 0)), 3)
-
-
-@every_run
-def test_a_run_cannot_end_before_it_goes_on(Ws, Phi, name):
-    run = runs_of(Phi)[name]
-    *_, last = run(Ws, 4)
-    assert [it.t for it in run(last, 4)] == [4]
-    with pytest.raises(ValueError, match=r"^steps: wanted steps >= t = 4 of the iterate to go on"):
-        run(last, 3)
-    with pytest.raises(TypeError, match=r"^steps: wanted a whole number, got 5.0"):
-        run(last, 5.0)
-    with pytest.raises(ValueError, match=r"^Ws\[0\]: wanted finite entries, got NaN"):
-        run(last._replace(Ws=[W * math.nan for W in last.Ws]), 5)
-
-
-def test_a_generator_is_left_alone_until_the_first_iterate(Ws, Phi):
-    torch.manual_seed(1)
-    *_, last = runs_of(Phi)["minibatch_sgd-global"](Ws, 3)
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    run = runs_of(Phi)["minibatch_sgd-global"](last, 5)
-    assert torch.equal(torch.get_rng_state(), before)
-    next(run)
-    assert torch.equal(torch.get_rng_state(), last.memory["generator"][0])
-    *_, last = run  # and no sample is drawn after the last one
-    assert torch.equal(torch.get_rng_state(), last.memory["generator"][0])
+def test_device_and_dtype_are_kept(place):
+    exact = list(RUNS["three"](START["three"], STEPS))[-1]
+    *_, it = RUNS["three"]([W.to(**place.kind) for W in START["three"]], STEPS)
+    for A, other in zip((*it.Ws, it.loss), (*exact.Ws, exact.loss), strict=True):
+        assert A.dtype == place.kind["dtype"] and A.device.type == place.kind["device"]
+        assert (A.cpu().double() - other).abs().max() < place.tolerance

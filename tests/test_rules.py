@@ -1,0 +1,210 @@
+"""Update rules against torch's optimisers and against what they say."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+
+from lop_utils import descent, rules
+from lop_utils.losses import squared_error
+
+F64 = {"dtype": torch.float64}
+PHI = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), **F64)
+WS = [
+    0.5 * torch.randn(*s, generator=torch.Generator().manual_seed(2), **F64)
+    for s in ((5, 4), (3, 5))
+]
+BOTH = [torch.stack([W, 0.9 * W]) for W in WS]
+
+
+def by_torch(optimiser, Ws, steps, eta, **options):
+    """Train as every tutorial does: parameters, autograd, an optimiser. The oracle."""
+    params = [W.clone().requires_grad_() for W in Ws]
+    etas = eta if isinstance(eta, (list, tuple)) else [eta] * len(Ws)
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(params, etas, strict=True)]
+    method = optimiser(groups, **options)
+    for _ in range(steps + 1):
+        loss = 0.5 * (params[1] @ params[0] - PHI).square().sum()
+        yield [p.detach().clone() for p in params], loss.item()
+        method.zero_grad()
+        loss.backward()
+        method.step()
+
+
+def gap(run, states):
+    return max(
+        max((W - V).abs().max().item() for W, V in zip(it.Ws, Ws, strict=True))
+        for it, (Ws, _) in zip(run, states, strict=True)
+    )
+
+
+RULES = {
+    "gradient descent": (rules.gradient_descent, SGD, {}),
+    "momentum": (lambda: rules.momentum(0.9), SGD, {"momentum": 0.9}),
+    "no momentum": (lambda: rules.momentum(0.0), SGD, {}),
+    "torch's SGD": (lambda: rules.from_torch(SGD, momentum=0.9), SGD, {"momentum": 0.9}),
+    "Adam": (lambda: rules.from_torch(Adam), Adam, {}),
+    "amsgrad": (lambda: rules.from_torch(Adam, amsgrad=True), Adam, {"amsgrad": True}),
+    "RMSprop": (lambda: rules.from_torch(RMSprop, momentum=0.5), RMSprop, {"momentum": 0.5}),
+    "Adagrad": (lambda: rules.from_torch(Adagrad), Adagrad, {}),
+}
+
+
+@pytest.mark.parametrize("eta", [0.02, (0.02, 0.005), [0.0, 0.02], lambda t: 0.02], ids=str)
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize(("make", "optimiser", "options"), RULES.values(), ids=RULES)
+def test_every_step_is_torch_s(make, optimiser, options, lam, eta):
+    run = list(descent.train(WS, squared_error(PHI), make(), eta=eta, lam=lam, steps=20))
+    rates = 0.02 if callable(eta) else eta
+    states = list(by_torch(optimiser, WS, 20, rates, weight_decay=lam, **options))
+    assert gap(run, states) < 1e-13
+    assert [it.loss.item() for it in run] == pytest.approx([loss for _, loss in states], rel=1e-12)
+    for other in [{"weight_decay": lam + 0.1}, {"eta": 0.017}] * (eta == 0.02):
+        options = {"eta": eta, "weight_decay": lam} | options | other  # it would be seen
+        assert gap(run, by_torch(optimiser, WS, 20, **options)) > 1e-4
+    if isinstance(eta, list):
+        assert torch.equal(run[-1].Ws[0], WS[0])  # frozen, decay and all
+
+
+def test_an_optimiser_s_own_options_reach_it():
+    run = descent.train(
+        WS, squared_error(PHI), rules.from_torch(AdamW, weight_decay=0.3), eta=0.01, steps=9
+    )
+    assert gap(run, by_torch(AdamW, WS, 9, 0.01, weight_decay=0.3)) < 1e-13
+    assert rules.from_torch(AdamW).name == "AdamW"
+
+
+@pytest.mark.parametrize("make", [entry[0] for entry in RULES.values()], ids=RULES)
+def test_a_step_changes_nothing_that_goes_in(make):
+    rule, grads, memory = make(), [torch.ones_like(W) for W in WS], make().start(WS)
+    Ws = [W.clone() for W in WS]
+    for _ in range(3):
+        kept = [A.clone() for As in (Ws, grads, *memory.values()) for A in As]
+        after, more = rule.step(Ws, torch.tensor(1.0), grads, [0.1, 0.2], 0.0, memory)
+        assert all(map(torch.equal, (A for As in (Ws, grads, *memory.values()) for A in As), kept))
+        assert not any(A.requires_grad for As in (after, *more.values()) for A in As)
+        Ws, memory = after, more
+
+
+def test_bold_driver_is_what_it_says():
+    loss, eta, lam, most = squared_error(PHI), 0.4, 0.2, 3.0
+    rule = rules.bold_driver(grow=1.5, shrink=0.3, most=most)
+    run = descent.train(WS, loss, rule, eta=(eta, eta / 2), lam=lam, steps=60)
+    Ws, factor, kept, events = WS, 1.0, None, []
+    for it in run:
+        assert max((W - V).abs().max() for W, V in zip(it.Ws, Ws, strict=True)) < 1e-12
+        value, grads = loss(Ws)
+        total = value + lam / 2 * sum(W.square().sum() for W in Ws)
+        if kept is None or total <= kept[2] * (1 + 64 * torch.finfo(torch.float64).eps):
+            events.append("kept" if kept is None else "capped" if factor * 1.5 > most else "grown")
+            factor = 1.0 if kept is None else min(most, factor * 1.5)
+            kept = Ws, [G + lam * W for G, W in zip(grads, Ws, strict=True)], total
+        else:
+            events.append("undone")
+            factor *= 0.3
+        Ws = [W - factor * e * G for W, G, e in zip(kept[0], kept[1], (eta, eta / 2), strict=True)]
+    assert {"undone", "grown"} <= set(events)
+    small = descent.train(WS, loss, rules.bold_driver(most=1.3), eta=1e-3, steps=20)
+    factors = [it.memory["factor"][0].item() for it in small if it.t]
+    assert factors[:3] == pytest.approx([1, 1.05, 1.05**2]) and factors[-1] == 1.3
+
+
+def test_bold_driver_takes_back_what_is_no_number_and_lets_rounding_pass():
+    def steps(values):
+        rule, memory, W = rules.bold_driver(most=8.0), {}, torch.ones(1, 1, **F64)
+        for value in values:
+            memory = rule.step([W], torch.tensor(value, **F64), [W], [0.1], 0.0, memory)[1]
+        return memory["factor"][0].item()
+
+    assert steps([1.0, math.nan]) == steps([1.0, math.inf]) == steps([1.0, 1.1]) == 0.5
+    assert steps([1.0, 1.0]) == steps([1.0, 1 + 1e-14]) == 1.05 and steps([1.0, 1 + 2e-14]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("eta", "expected"),
+    [
+        (0.1, [0.1, 0.1]),
+        (2, [2.0, 2.0]),
+        (torch.tensor(0.5), [0.5, 0.5]),
+        (np.float32(0.5), [0.5, 0.5]),
+        ((0.1, 0), [0.1, 0.0]),
+        ([torch.tensor(0.5), 0.25], [0.5, 0.25]),
+    ],
+)
+def test_step_sizes_of_all_and_of_each_layer(eta, expected):
+    for Ws in (WS, BOTH):
+        assert rules.step_sizes(eta, Ws) == expected
+
+
+@pytest.mark.parametrize(
+    "eta", [torch.tensor([0.5, 0.25]), np.array([0.5, 0.25]), torch.tensor([2, 1])]
+)
+def test_step_sizes_of_each_run(eta):
+    for rate in rules.step_sizes(eta, BOTH):
+        assert rate.shape == (2, 1, 1) and rate.dtype == torch.float64
+        assert rate.flatten().tolist() == eta.tolist()
+
+
+EACH = "eta: wanted positive step sizes of shape "
+
+
+@pytest.mark.parametrize(
+    ("eta", "Ws", "error", "message"),
+    [
+        ([0.1], WS, ValueError, "eta: wanted one or L = 2 step sizes, got 1"),
+        ([], WS, ValueError, "eta: wanted one or L = 2 step sizes, got 0"),
+        ([0.1, -1], WS, ValueError, "eta[1]: wanted eta[1] >= 0, got -1"),
+        ([math.inf, 0.1], WS, ValueError, "eta[0]: wanted a finite number, got inf"),
+        ([0.1, None], WS, TypeError, "eta[1]: wanted a real number, got None"),
+        ([0, 0.0], WS, ValueError, "eta: wanted at least one layer with eta[l] > 0, got (0, 0.0)"),
+        (0.0, WS, ValueError, "eta: wanted eta > 0, got 0.0"),
+        (torch.tensor(-1.0), WS, ValueError, "eta: wanted eta > 0, got tensor(-1.)"),
+        (math.nan, WS, ValueError, "eta: wanted a finite number, got nan"),
+        (None, WS, TypeError, "eta: wanted a real number, got None"),
+        ("01", WS, TypeError, "eta: wanted a real number, got '01'"),
+        (torch.ones(2), WS, ValueError, EACH + "(), got tensor([1., 1.])"),
+        (torch.ones(3), BOTH, ValueError, EACH + "(2,), got tensor("),
+        (torch.ones(2, 1), BOTH, ValueError, EACH + "(2,), got tensor("),
+        (torch.tensor([1.0, 0.0]), BOTH, ValueError, EACH + "(2,), got tensor("),
+        (torch.tensor([1.0, math.inf]), BOTH, ValueError, EACH + "(2,), got tensor("),
+    ],
+)
+def test_step_sizes_out_of_range_are_named_at_the_call(eta, Ws, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        descent.train(Ws, squared_error(PHI), eta=eta, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: rules.momentum(1), ValueError, "beta: wanted 0 <= beta < 1, got 1"),
+        (lambda: rules.momentum(-0.1), ValueError, "beta: wanted 0 <= beta < 1, got -0.1"),
+        (lambda: rules.momentum(math.nan), ValueError, "beta: wanted a finite number, got nan"),
+        (lambda: rules.bold_driver(most=0), ValueError, "most: wanted most > 0, got 0"),
+        (lambda: rules.bold_driver(most=1, grow=0), ValueError, "grow: wanted grow > 0, got 0"),
+        (lambda: rules.bold_driver(most=1, shrink=-1), ValueError, "shrink: wanted shrink > 0, go"),
+        (lambda: rules.from_torch("Adam"), TypeError, "optimiser: wanted a class of torch.optim,"),
+        (lambda: rules.from_torch(torch.nn.ReLU), TypeError, "optimiser: wanted a class of torch."),
+        (lambda: rules.from_torch(Adam, lr=0.1), TypeError, "lr: wanted eta of the trainer in its"),
+        (
+            lambda: rules.bold_driver(most=1).start(BOTH),
+            ValueError,
+            "Ws: wanted one run, got (2,) s",
+        ),
+    ],
+)
+def test_rules_refuse(make, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        make()
+
+
+def test_torch_has_no_step_size_for_each_run():
+    run = descent.train(
+        BOTH, squared_error(PHI), rules.from_torch(Adam), eta=torch.ones(2), steps=1
+    )
+    assert next(run).t == 0
+    with pytest.raises(TypeError, match=r"^eta: wanted one step size for all runs with Adam$"):
+        next(run)

@@ -5,7 +5,7 @@ Of :math:`\frac12\|\Omega\odot(PQ - \Phi)\|_F^2` a step needs, with the residual
 :math:`P^\top R` in the wide factor Q: O(\|\Omega\| k), and nothing of size d x d. Each form here
 is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k), that differs from
 the others in cost alone; `of_factors` makes one of a deeper network out of it. ``seen`` is an
-`observed.ObservedEntries`.
+`observed.ObservedEntries`, ``k`` the width of the factors.
 """
 
 import functools
@@ -294,19 +294,7 @@ def sampled_loss(seen: ObservedEntries) -> Loss:
 
 
 def fastest_loss(seen: ObservedEntries, k: int) -> Loss:
-    """Return the form that is fastest for the share observed and the width.
-
-    Parameters
-    ----------
-    seen : ObservedEntries
-        The sample.
-    k : int
-        Width of the factors.
-
-    Returns
-    -------
-    callable
-        A loss of ``[Q, P]``; all forms agree to rounding.
+    """Return the form that is fastest for the share observed and the width ``k`` of the factors.
 
     Raises
     ------

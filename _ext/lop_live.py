@@ -8,7 +8,6 @@ state of widgets, and no manager that would show it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from html import escape
 from pathlib import Path
@@ -74,11 +73,8 @@ def visit(self, node):
 def copy_stills(app):
     """Bring the first frames where the pages find them."""
     if app.builder.format == "html":
-        copy_asset(str(Path(app.srcdir, FOLDER)), str(Path(app.outdir, STILLS)), _no_picture)
-
-
-def _no_picture(name):
-    return not name.endswith(".svg")
+        source, target = Path(app.srcdir, FOLDER), Path(app.outdir, STILLS)
+        copy_asset(str(source), str(target), lambda name: not name.endswith(".svg"))
 
 
 def leave_state_out(app, doctree):
@@ -95,8 +91,3 @@ def setup(app):
     app.add_node(live_figure, html=(visit, None))
     app.connect("builder-inited", copy_stills)
     app.connect("doctree-read", leave_state_out)
-    return {
-        "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "parallel_read_safe": True,
-        "parallel_write_safe": True,
-    }

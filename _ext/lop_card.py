@@ -24,14 +24,13 @@ LONGEST = 200  # characters of a sentence
 
 def set_tags(app, config):
     """Say what is the same on all pages, and where the picture will be."""
-    picture = str(Path(app.doctreedir, "card.png"))
     config.ogp_site_url = config.html_baseurl
     config.ogp_site_name = config.html_title
     config.ogp_type = "article"
     config.ogp_description_length = LONGEST
     config.ogp_social_cards = {
-        "image": picture,
-        "image_mini": picture,
+        "image": str(Path(app.doctreedir, "card.png")),
+        "image_mini": str(Path(app.doctreedir, "blank.png")),  # else the logo of Sphinx
         "description_max_length": LONGEST,
         "site_url": config.html_baseurl.partition("://")[2].rstrip("/"),
     }
@@ -39,8 +38,11 @@ def set_tags(app, config):
 
 def draw(app):
     """Draw the recorded singular values: some rise, some fall, the rest stays one line."""
-    figure = Figure(figsize=(4, 4), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
+    pictures = app.config.ogp_social_cards
+    Path(app.doctreedir).mkdir(parents=True, exist_ok=True)
+    canvas = FigureCanvasAgg(Figure(figsize=(4, 4), facecolor="white"))
+    canvas.print_png(pictures["image_mini"])
+    axes = canvas.figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     record = Path(app.srcdir, RECORD)
     if record.exists():
@@ -49,8 +51,7 @@ def draw(app):
         colours = [RISES] * r + [REST] * (len(curves) - 2 * r) + [FALLS] * r
         for curve, colour in zip(curves, colours, strict=True):
             axes.semilogy(values["t"], curve, color=colour, lw=8)
-    Path(app.doctreedir).mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(app.config.ogp_social_cards["image"])
+    canvas.print_png(pictures["image"])
 
 
 def make_card(app, pagename, templatename, context, doctree):
@@ -58,7 +59,7 @@ def make_card(app, pagename, templatename, context, doctree):
     sentence = description_of(app, pagename)
     if doctree is not None and sentence and app.config.html_baseurl:
         said = new_document("")
-        said += nodes.paragraph("", sentence)
+        said += nodes.paragraph("", sentence.replace("'", "’"))  # ' would be drawn as &#x27;
         title = app.env.titles[pagename].astext()  # without the chapter's number
         about = {**context, "title": title, "meta": {}}
         context["metatags"] += get_tags(

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 import nbformat
-import notebooks
 import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from lop_book import cache_path, read_notebook
 from sphinx.testing.util import SphinxTestApp
 from sphinx.util.console import strip_colors
 
@@ -102,18 +104,17 @@ class Book:
     def page(self, name):
         return (self.html / name).with_suffix(".html").read_text(encoding="utf-8")
 
-    def store(self, name, outputs, times=()):
+    def cached(self, name, *outputs, seconds=None):
         """Put the outputs of a page's cells where the build finds them, as `make test` does."""
-        notebooks.write(self.folder)
-        path = self.folder / "build" / "nb" / f"{name}.ipynb"
-        notebook = nbformat.read(path, as_version=4)
+        path = self.folder / f"{name}.md"
+        notebook = read_notebook(path)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell, output in zip(cells, outputs, strict=True):
             cell.execution_count, cell.outputs = 1, [nbformat.v4.new_output(**output)]
-            cell.metadata["execution"] = dict(times)
         notebook.metadata["language_info"] = {"name": "python"}
-        nbformat.write(notebook, path)
-        return notebooks.store(self.folder)
+        bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+        cache = get_cache(str(cache_path(self.folder, self.folder / "_build")))
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
     def git(self, *arguments, date="2025-03-01T12:00:00Z"):
         names = ["-c", "user.name=T", "-c", "user.email=t@example.org"]

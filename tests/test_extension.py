@@ -9,7 +9,6 @@ import sys
 
 import lop_status
 import nbformat
-import notebooks
 import pytest
 from lop_claims import CLAIM_MIME
 from small_book import CLAIM, CLAIM_CELL, HEADER, Book
@@ -19,7 +18,6 @@ from lop_utils import widgets
 INDEX = "# Index\n\n```{toctree}\nlists\nchapter/one\n```\n"
 LISTS = "# Lists\n\n```{claims}\n```\n\n```{status}\n```\n"
 CELL = "```{code-cell}\n1 / 0\n```\n"
-EMPTY = HEADER.format("One") + "```{code-cell}\n```"
 RECORD = {"id": "wide", "seed": 3, "commit": "abc", "device": "a card", "seconds": 7.5}
 RECORD |= {"torch": "2.0", "values": {"secret": 1}}
 
@@ -96,37 +94,19 @@ def test_a_failing_notebook_fails_every_time_and_says_why(book):
         assert "ZeroDivisionError" in warned and "division by zero" in warned
 
 
-def test_what_was_executed_is_shown_and_not_executed_again(book):
+def test_what_the_cache_holds_is_shown_and_not_executed(book):
     book.write("chapter/one.md", HEADER.format("One") + CELL)
-    assert notebooks.write(book.folder) == ["chapter/one"]
-    assert notebooks.store(book.folder) == []  # not executed yet
-    seen = {"output_type": "stream", "text": "seen by nbmake\n"}
-    times = {
-        "iopub.execute_input": "2026-01-01T00:00:01.250000Z",
-        "shell.execute_reply": "2026-01-01T00:00:43.750000Z",
-    }
-    assert book.store("chapter/one", [seen], times) == ["chapter/one"]
+    book.cached("chapter/one", {"output_type": "stream", "text": "seen before\n"}, seconds=42.54)
     assert "Executing notebook" not in book.built()
-    assert "seen by nbmake" in book.page("chapter/one")
+    assert "seen before" in book.page("chapter/one")
     assert cells(book, "lop-seconds")[1:] == [["One", "42.5"], ["all of them", "42.5"]]
 
 
 def test_a_notebook_that_nobody_timed_has_a_dash(book):
     book.write("chapter/one.md", HEADER.format("One") + CELL)
-    book.store("chapter/one", [{"output_type": "stream", "text": "x"}])
+    book.cached("chapter/one", {"output_type": "stream", "text": "x"})
     book.built()
     assert cells(book, "lop-seconds")[1:] == [["One", "–"], ["all of them", "–"]]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("lop_utils/__init__.py", "VALUE = 6\n"), ("chapter/one.md", EMPTY)],
-)
-def test_what_has_changed_since_it_was_executed_is_not_stored(book, name, text):
-    book.write("chapter/one.md", HEADER.format("One") + CELL)
-    assert book.store("chapter/one", [shown({"text/plain": "1"})])
-    book.write(name, text)
-    assert notebooks.store(book.folder) == []
 
 
 def test_status_says_which_sets_of_images_were_run():
@@ -162,7 +142,7 @@ def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
     figures = FIGURE.format(name="fig-live", alt="A picture") * 2
     text = HEADER.format("One") + figures.replace("fig-live", "fig-other", 1)
     book.write("chapter/one.md", text)
-    book.store("chapter/one", [live("application/x-unheard-of+json"), live()])
+    book.cached("chapter/one", live("application/x-unheard-of+json"), live())
     warned, _ = book.build()
     (line,) = re.findall("WARNING: (.*)", warned)
     assert line.startswith("skipping unknown output mime type: application/x-unheard-of+json")
@@ -181,7 +161,7 @@ def test_what_is_wrong_in_a_page_is_said_every_time(book):
     book.write("chapter/one.md", wrong)
     claimed = shown({CLAIM_MIME: CLAIM, "text/plain": "so"})
     nothing = shown({"text/plain": "2"})
-    book.store("chapter/one", [claimed, claimed, nothing, live()])
+    book.cached("chapter/one", claimed, claimed, nothing, live())
     for _ in range(2):
         warned, _ = book.build()
         assert re.search(r"one\.md:\d+: WARNING: claim id 'one\.square' is taken already", warned)

@@ -22,7 +22,7 @@ LICENCES = ("LICENSE", "LICENSE-TEXT.md")
 # needs while it builds, and what is published beside the pages, this archive itself among it.
 LEFT_OUT = re.compile(
     r"^(\.buildinfo|\.doctrees/.*|reports/.*|objects\.inv|sitemap\.xml|robots\.txt|lop-book.*"
-    r"|_images/cards/.*|_static/locales/.*|_static/[\w-]*webpack-macros\.html|.*\.map)$"
+    r"|_images/social_previews/.*|_static/locales/.*|_static/[\w-]*webpack-macros\.html|.*\.map)$"
 )
 # Hints to fetch the icons' fonts early, in a way that browsers refuse where pages are files. The
 # style fetches them as well.

@@ -178,7 +178,7 @@ def small(tmp_path):
         "_static/lop.css": "x",
         "_static/theme.css.map": "x",
         "_static/locales/de/booktheme.po": "x",
-        "_images/cards/law.png": "x",
+        "_images/social_previews/law.png": "x",
         "lop-book.pdf": "x",
         "_sources/law.ipynb": "{}",
     }

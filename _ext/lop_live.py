@@ -9,6 +9,7 @@ state of widgets, and no manager that would show it.
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class LiveMime(MimeRenderPlugin):
 def visit(self, node):
     """Put in the place of a live figure, a picture in its stead, and its module."""
     name, static = node["name"], "../" * self.docnames[0].count("/") + STILLS
-    code = widgets.module(name)
+    code = re.sub(r"\n\s+", "\n", widgets.module(name))  # indentation: two kilobytes
     if "</script" in code:
         raise ValueError(f"live figure {name}: the module would end its own script")
     picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'

@@ -28,6 +28,13 @@ def change_body(app, pagename, templatename, context, doctree):
         app.add_js_file(None, body=ONLY_TITLES)
 
 
+def trim_templates(app):
+    """Leave out the lines and the indentation of the templates' own blocks."""
+    if app.builder.format == "html":
+        environment = app.builder.templates.environment
+        environment.trim_blocks = environment.lstrip_blocks = True
+
+
 def drop_thebe(app, config):
     """Disconnect sphinx-thebe, but for its style sheet, to which pages still link."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -39,4 +46,5 @@ def drop_thebe(app, config):
 def setup(app):
     """Connect everything above."""
     app.connect("config-inited", drop_thebe)
+    app.connect("builder-inited", trim_templates)
     app.connect("html-page-context", change_body)

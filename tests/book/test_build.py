@@ -1,7 +1,6 @@
-"""The build itself: strict, complete, and nothing executed twice."""
+"""The build itself: strict, complete, and of the present code."""
 
 import nbformat
-import pytest
 from lop_book import cache_path
 from lop_claims import CLAIM_MIME
 from notebooks import chapters
@@ -12,20 +11,10 @@ def test_the_book_builds_without_a_warning(build):
     assert build.code == 0, f"the book was not built:\n{build.log[-4000:]}"
 
 
-def test_what_nbmake_executed_is_not_executed_again(build):
-    if not build.executed_before:
-        pytest.skip("no notebook was executed in this session; `make test` does")
-    assert sorted(build.executed_before) == sorted(name for name, _ in chapters(ROOT))
-    assert "Executing notebook" not in build.log
-
-
-def test_only_the_cache_of_the_present_code_is_kept(html):
+def test_every_page_of_the_contents_is_built_from_the_cache_of_the_present_code(html):
+    assert [page for page in PAGES if not (html / page).is_file()] == []
     path = cache_path(ROOT, html.parent)
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_every_page_of_the_contents_is_built(html):
-    assert [page for page in PAGES if not (html / page).is_file()] == []
 
 
 def test_every_claim_is_on_the_claims_page(html):

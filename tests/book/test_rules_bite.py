@@ -6,31 +6,34 @@ import page_rules as rules
 import pytest
 from browser import opened, serve, visit
 
-FRAME = "<!doctype html><html><head>{head}</head><body><article>{body}</article></body></html>"
+FRAME = "<!doctype html><html><head>{}</head><body><article>{}</article></body></html>"
 
 
 @pytest.fixture
 def write(tmp_path):
     def write(body="", head="", name="page.html"):
         page = tmp_path / name
-        page.write_text(FRAME.format(head=head, body=body), encoding="utf-8")
+        page.write_text(FRAME.format(head, body), encoding="utf-8")
         return page
 
     return write
 
 
 @pytest.mark.parametrize(
-    "href", ["missing.html", "#nowhere", "other.html#nowhere", "../outside.html"]
+    ("href", "dead"),
+    [
+        ("missing.html", True),
+        ("#nowhere", True),
+        ("other.html#nowhere", True),
+        ("../outside.html", True),
+        ("#top", False),
+        ("other.html#here", False),
+    ],
 )
-def test_dead_links_are_found(write, tmp_path, href):
+def test_dead_links_are_found(write, tmp_path, href, dead):
     write("<p id='here'>", name="other.html")
-    assert rules.dead_links(write(f"<a href='{href}'>x</a>"), tmp_path)
-
-
-def test_good_links_pass(write, tmp_path):
-    write("<p id='here'>", name="other.html")
-    page = write("<p id='top'><a href='#top'>x</a><a href='other.html#here'>y</a>")
-    assert rules.dead_links(page, tmp_path) == []
+    page = write(f"<p id='top'><a href='{href}'>x</a>")
+    assert bool(rules.dead_links(page, tmp_path)) == dead
 
 
 @pytest.mark.parametrize("alt", ["", "alt=''", "alt='../_images/ab12.svg'", "alt='figure'"])
@@ -57,8 +60,7 @@ def test_remote_loads_are_found(write, head):
     "body",
     [
         "<a href='https://jupyterhub.example.org/hub/user-redirect/git-pull'>JupyterHub</a>",
-        "<script src='x.js'></script><script>const URL = '//unpkg.com/thebe@0.8'</script>",
-        "<script>initThebe()</script>",
+        "<script>const URL = '//unpkg.com/thebe@0.8'</script>",
         "<button class='thebe-launch-button'>Run</button>",
     ],
 )
@@ -81,33 +83,24 @@ def shown(write, tmp_path, chromium):
     return shown
 
 
+WIDE = "<table><tr>" + "<td>thirty_characters_without_a_gap" * 5
+
+
 @pytest.mark.parametrize(
-    "body",
-    [r"<span class='math'>\(x^2\)</span>", r"<p>as \(x\) grows</p>", r"<p>as $\rho_t$ grows</p>"],
+    ("body", "view", "wrong"),
+    [
+        (r"<span class='math'>\(x^2\)</span>", "light", lambda seen: seen.measured["raw"]),
+        (r"<p>as \(x\) grows</p>", "light", lambda seen: seen.measured["raw"]),
+        (r"<p>as $\rho_t$ grows</p>", "light", lambda seen: seen.measured["raw"]),
+        ("<mjx-merror>Undefined</mjx-merror>", "light", lambda seen: seen.measured["mathErrors"]),
+        ("<script>nowhere.to.be.found()</script>", "light", lambda seen: seen.errors),
+        ("<img src='missing.svg'>", "light", lambda seen: seen.missing),
+        ("<img src='http://192.0.2.1/x.svg'>", "light", lambda seen: seen.outside),
+        (WIDE, "phone", lambda seen: seen.measured["sideways"] > 0),
+    ],
 )
-def test_raw_mathematics_is_seen(shown, body):
-    assert shown(body).measured["raw"]
-
-
-def test_an_error_of_mathjax_is_seen(shown):
-    assert shown("<mjx-merror>Undefined control sequence</mjx-merror>").measured["mathErrors"]
-
-
-def test_a_script_error_is_seen(shown):
-    assert shown("<script>nowhere.to.be.found()</script>").errors
-
-
-def test_a_missing_file_is_seen(shown):
-    assert shown("<img src='missing.svg'>").missing
-
-
-def test_a_request_to_elsewhere_is_refused_and_seen(shown):
-    assert shown("<img src='http://192.0.2.1/x.svg'>").outside == ["http://192.0.2.1/x.svg"]
-
-
-def test_a_wide_table_is_seen_on_a_phone(shown):
-    wide = "<table><tr>" + "<td>thirty characters without a gap".replace(" ", "_") * 5
-    assert shown(wide, "phone").measured["sideways"] > 0
+def test_what_is_wrong_in_a_view_is_seen(shown, body, view, wrong):
+    assert wrong(shown(body, view))
 
 
 def test_a_light_figure_is_seen_in_the_dark(shown):
@@ -116,27 +109,18 @@ def test_a_light_figure_is_seen_in_the_dark(shown):
 
 
 @pytest.mark.parametrize(
-    ("body", "rule"),
+    ("body", "view", "rule"),
     [
-        ("<button></button>", "button-name"),
-        ("<details><summary></summary>x</details>", "summary-name"),
-        ("<details><summary>more</summary><img src='x.svg'></details>", "image-alt"),
-        ("<p style='color: #bbb; background: #fff'>pale</p>", "color-contrast"),
-        (
-            "<div class='highlight'><pre><span style='color: #bbb'>x = 1</span></pre></div>",
-            "color-",
-        ),
-        ("<div class='toggle toggle-hidden'><a href='#'></a></div>", "link-name"),
+        ("<button></button>", "light", "button-name"),
+        ("<details><summary>more</summary><img src='x.svg'></details>", "light", "image-alt"),
+        ("<p style='color: #bbb; background: #fff'>pale</p>", "light", "color-contrast"),
+        ("<div class='toggle toggle-hidden'><a href='#'></a></div>", "light", "link-name"),
+        ("<p style='color: #444; background: #121212'>dark</p>", "dark", "color-contrast"),
     ],
 )
-def test_what_axe_calls_serious_is_found(shown, body, rule):
-    style = "<style>.toggle-hidden { display: none }</style>"
-    assert any(found.startswith(rule) for found in shown(style + body).violations)
-
-
-def test_a_dark_word_is_found_in_the_dark(shown):
-    body = "<p style='color: #444; background: #121212'>dark</p>"
-    assert any(found.startswith("color-contrast") for found in shown(body, "dark").violations)
+def test_what_axe_calls_serious_is_found(shown, body, view, rule):
+    found = shown("<style>.toggle-hidden { display: none }</style>" + body, view).violations
+    assert any(each.startswith(rule) for each in found)
 
 
 def figure(drawing):
@@ -170,10 +154,6 @@ def test_a_pale_curve_does_not_pass_with_the_axis_that_it_crosses():
     picture[:, 30] = (60, 60, 60)
     assert access.faint(picture, (255, 255, 255))
     assert access.faint(picture, (255, 255, 255), raster=True) == []
-
-
-def test_contrast_is_that_of_wcag():
-    assert access.contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert access.contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.48, abs=0.01)
 
 

@@ -6,8 +6,6 @@
 * What a module only passes on is described once, where it is defined.
 """
 
-from __future__ import annotations
-
 from sphinx.util.nodes import make_refnode
 
 PACKAGE = "lop_utils"

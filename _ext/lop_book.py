@@ -9,8 +9,6 @@
   and :func:`watch_static_files` makes it notice an edit of the style.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os

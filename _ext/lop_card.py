@@ -5,14 +5,11 @@ the text from the top of a page, formulas and all; here it is given the title, a
 was written for the page, and for a picture the curves of the introduction.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 from docutils import nodes
 from docutils.utils import new_document
-from lop_site import description_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sphinxext.opengraph import get_tags
@@ -26,7 +23,6 @@ def set_tags(app, config):
     """Say what is the same on all pages, and where the picture will be."""
     config.ogp_site_url = config.html_baseurl
     config.ogp_site_name = config.html_title
-    config.ogp_type = "article"
     config.ogp_description_length = LONGEST
     config.ogp_social_cards = {
         "image": str(Path(app.doctreedir, "card.png")),
@@ -56,7 +52,7 @@ def draw(app):
 
 def make_card(app, pagename, templatename, context, doctree):
     """Write the tags of a page and draw its card, in the place of sphinxext-opengraph's own."""
-    sentence = description_of(app, pagename)
+    sentence = " ".join(app.env.metadata[pagename].get("description", "").split())
     if doctree is not None and sentence and app.config.html_baseurl:
         said = new_document("")
         said += nodes.paragraph("", sentence.replace("'", "’"))  # ' would be drawn as &#x27;

@@ -4,8 +4,6 @@ Authors and version stand in ``CITATION.cff``, the date of a page is git's. The 
 the page as it is now, so the citation names the version and the date too.
 """
 
-from __future__ import annotations
-
 import re
 from html import escape
 from pathlib import Path
@@ -31,34 +29,27 @@ def name(author, last_first=True):
 def plain(work):
     """Cite in one sentence, as HTML."""
     authors = ", ".join(name(author, last_first=False) for author in work["authors"])
-    title, book = escape(work["title"], quote=False), escape(work["book"], quote=False)
-    title = f"“{title}”, in: <em>{book}</em>" if book else f"<em>{title}</em>"
+    text = {key: escape(str(said), quote=False) for key, said in work.items()}
+    title = "“{title}”, in: <em>{book}</em>" if work["book"] else "<em>{title}</em>"
+    sentence = f"{{by}}: {title}, version {{version}}, {{year}}. {{address}}"
     changed = f" (last changed {work['changed']})" if work["changed"] else ""
-    return (
-        f"{escape(authors, quote=False)}: {title}, version {escape(work['version'])}, "
-        f"{work['year']}. {escape(work['address'])}{changed}"
-    )
-
-
-def tex(text):
-    """Escape what TeX would take for a command."""
-    return re.sub(r"([&%#_$])", r"\\\1", text)
+    return sentence.format(by=escape(authors, quote=False), **text) + changed
 
 
 def bibtex(work):
-    """Cite as an entry of BibTeX."""
-    braces = "{{{}}}".format  # for what is not two names
-    authors = [tex(name(x)) if "name" not in x else braces(tex(x["name"])) for x in work["authors"]]
-    where = f"In: {tex(work['book'])}, version" if work["book"] else "Version"
+    """Cite as an entry of BibTeX; what is in braces twice is not two names, and keeps capitals."""
+    authors = [f"{{{x['name']}}}" if "name" in x else name(x) for x in work["authors"]]
     fields = {
         "author": " and ".join(authors),
-        "title": braces(tex(work["title"])),  # twice in braces: capitals stay
+        "title": f"{{{work['title']}}}",
         "year": work["year"],
-        "howpublished": f"{where} {tex(work['version'])}",
-        "url": work["address"],
+        "howpublished": f"In: {work['book']}, version {work['version']}"
+        if work["book"]
+        else f"Version {work['version']}",
         "note": f"Last changed {work['changed']}" if work["changed"] else "",
     }
-    lines = [f"  {field} = {{{value}}},\n" for field, value in fields.items() if value]
+    tex = {key: re.sub(r"([&%#_$])", r"\\\1", said) for key, said in fields.items() if said}
+    lines = [f"  {key} = {{{said}}},\n" for key, said in {**tex, "url": work["address"]}.items()]
     return f"@misc{{{work['key']},\n{''.join(lines)}}}\n"
 
 

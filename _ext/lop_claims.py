@@ -4,8 +4,6 @@ On its page it is shown by :class:`ClaimMime`; :func:`collect` notes it with a l
 ``{claims}`` lists them all.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from html import escape
@@ -15,7 +13,7 @@ import nbformat
 from docutils import nodes
 from jupyter_cache import get_cache
 from lop_book import read_notebook
-from lop_lists import add_listing, table
+from lop_lists import add_listing, rubric, table
 from myst_nb.core.render import MimeRenderPlugin, load_mime_renders
 from sphinx.util import logging
 
@@ -89,27 +87,12 @@ def listed(env):
                 message = "claim id %r is taken already, in %s:%s"
                 LOGGER.warning(message, claim["id"], *other, location=place)
             link = f"[`{claim['id']}`](#{nodes.make_id('claim-' + claim['id'])})"
-            measured, limits = number(claim["measured"]), bound(claim["bounds"])
-            rows.append([claim["statement"], measured, limits, claim["source"], link])
+            measured, bound = claim["shown"].split(" ", 1)
+            rows.append([claim["statement"], measured, bound, claim["source"], link])
         if rows:
             head = ["What is claimed", "Measured", "Bound", "Source", "Checked in"]
-            lines += [f":::{{rubric}} {{doc}}`/{docname}`", ":::", ""]
-            lines += table("lop-claims", head, rows)
+            lines += rubric(f"{{doc}}`/{docname}`") + table("lop-claims", head, rows)
     return lines or ["No claim has been checked."]
-
-
-def number(value):
-    """Write a number as short as it can be read."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def bound(bounds):
-    """Write the bounds of a claim in one line."""
-    signs = {"at_most": "≤", "at_least": "≥", "near": "≈" if bounds.get("rtol") else "="}
-    parts = [f"{sign} {number(bounds[key])}" for key, sign in signs.items() if key in bounds]
-    if bounds.get("rtol"):
-        parts.append(f"to {number(100 * bounds['rtol'])} %")
-    return " ".join(parts)
 
 
 def setup(app):

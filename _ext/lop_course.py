@@ -5,10 +5,9 @@ what it takes and where it opens; the addresses follow from the repository's. Th
 made of what every chapter says at its beginning.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
+from collections import namedtuple
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -169,13 +168,8 @@ def sources(env):
     return names()
 
 
-class Chapter(NamedTuple):
-    """What an instructor asks of a chapter before setting it."""
-
-    name: str
-    minutes: int
-    exercises: int
-    goals: list[str]
+# What an instructor asks of a chapter before setting it.
+Chapter = namedtuple("Chapter", "minutes exercises goals")
 
 
 def chapter(name, text):
@@ -187,7 +181,7 @@ def chapter(name, text):
     if minutes is None:
         raise ValueError(f"{name}: wanted 'Reading takes about N minutes' below the goals")
     found = [line.removeprefix("- ").rstrip(";.") for line in goals[1].strip().splitlines()]
-    return Chapter(name, int(minutes[1]), text.count("{exercise-start}"), found)
+    return Chapter(int(minutes[1]), text.count("{exercise-start}"), found)
 
 
 def goals(env):

@@ -1,7 +1,5 @@
 """Pages that list what other pages hold: read after all others, as Markdown of our making."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -26,6 +24,11 @@ class Listing(SphinxDirective):
 def add_listing(app, name, lines):
     """Make a directive known by the function that writes its lines."""
     app.add_directive(name, type(name, (Listing,), {"lines": staticmethod(lines)}))
+
+
+def rubric(title):
+    """Return the lines of a title that is in no table of contents."""
+    return [f":::{{rubric}} {title}", ":::", ""]
 
 
 def table(kind, head, rows):

@@ -6,8 +6,6 @@ paper, its first frame is shown. Of other widgets a page has the picture that co
 state of widgets, and no manager that would show it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from html import escape

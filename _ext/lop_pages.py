@@ -1,7 +1,5 @@
 """What is changed in the HTML of every page: lighter, reachable by keyboard, nothing remote."""
 
-from __future__ import annotations
-
 import re
 
 BOX = 'class="pst-scrollable-table-container"'

@@ -8,8 +8,6 @@
   and adds the downloads that lie beside the pages.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from html import escape
@@ -19,7 +17,7 @@ from urllib.parse import urlencode
 
 from sphinx.errors import ConfigError
 
-REPOSITORY = re.compile(r"https://(?P<host>[\w.-]+)/(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)/?")
+REPOSITORY = re.compile(r"https://([\w.-]+)/([\w.-]+)/([\w.-]+?)/?")
 # What is published beside the pages, by `make pdf` and `make archive`.
 WHOLE_BOOK = {"Whole book (.pdf)": "lop-book.pdf", "Whole site (.zip)": "lop-book-html.zip"}
 SITEMAP = """<?xml version="1.0" encoding="utf-8"?>
@@ -45,13 +43,14 @@ def site_address(config):
         raise ConfigError(
             f"repository.url in _config.yml must be like https://github.com/OWNER/NAME, got {url!r}"
         )
-    if parts["host"] != "github.com":
+    host, owner, name = parts.groups()
+    if host != "github.com":
         raise ConfigError(
-            f"repository.url in _config.yml is at {parts['host']}, and only for github.com is it "
+            f"repository.url in _config.yml is at {host}, and only for github.com is it "
             "known where the pages are: say it as html.baseurl"
         )
-    host = f"{parts['owner'].lower()}.github.io"
-    return f"https://{host}/" + ("" if parts["name"].lower() == host else f"{parts['name']}/")
+    pages = f"{owner.lower()}.github.io"
+    return f"https://{pages}/" + ("" if name.lower() == pages else f"{name}/")
 
 
 def address_said(settings):
@@ -71,12 +70,6 @@ def use_address(app, config):
 def page_address(app, pagename):
     """Return the full address of a page."""
     return app.config.html_baseurl + app.builder.get_target_uri(pagename)
-
-
-def description_of(app, pagename):
-    """Return the sentence in the front matter of a page, in one line; "" if it has none."""
-    found = app.env.metadata.get(pagename, {}).get("description", "")
-    return " ".join(str(found).split())
 
 
 def last_changed(env, docname):

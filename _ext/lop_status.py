@@ -4,17 +4,19 @@ myst-nb notes the seconds of what it executes itself, and ``tools/notebooks.py``
 nbmake into the cache, from where myst-nb takes them; so one place, myst-nb's own notes, has both.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os
 import platform
+import re
 from contextlib import suppress
 from pathlib import Path
 
-from lop_lists import add_listing, table
+import torch
+from lop_lists import add_listing, rubric, table
 from myst_nb.sphinx_ import NbMetadataCollector
+
+from lop_utils.images import NAMES
 
 PACKAGES = ("torch", "numpy", "matplotlib", "jupyter-book")
 RECORD = ("id", "seed", "commit", "device", "seconds", "torch")
@@ -35,27 +37,22 @@ def processor():
     """Name what computes: the graphics card if torch finds one, and the processor."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = next(iter(models), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = f"{name}, {cores} cores"
-    with suppress(ImportError):
-        import torch
-
-        if torch.cuda.is_available():
-            device = f"{torch.cuda.get_device_name()}; {device}"
-    return device
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = next(iter(re.findall(r"^model name\s*: (.+)", info, re.M)), name)
+    card = f"{torch.cuda.get_device_name()}; " if torch.cuda.is_available() else ""
+    return f"{card}{name}, {os.cpu_count()} cores"
 
 
 def built_with():
     """Return what the notebooks ran on, as rows of name and value."""
-    rows = [("Python", platform.python_version())]
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            rows.append((name, importlib.metadata.version(name)))
+    versions = [(name, importlib.metadata.version(name)) for name in PACKAGES]
     scale = os.environ.get("LOP_SCALE", "book")
-    return [*rows, ("device", processor()), ("scale (LOP_SCALE)", scale)]
+    return [
+        ("Python", platform.python_version()),
+        *versions,
+        ("device", processor()),
+        ("scale (LOP_SCALE)", scale),
+    ]
 
 
 def records(root):
@@ -86,19 +83,10 @@ def listed(env):
     tables = {
         "Seconds per notebook": table("lop-seconds", ["Notebook", "Seconds"], seconds(env)),
         "What they ran on": table("lop-versions", ["", "Version"], built_with()),
-        "Results recorded at paper scale": recorded and table("lop-records", head, recorded),
+        "Results recorded at paper scale": table("lop-records", head, recorded),
+        "Image sets": table("lop-images", ["Set", "Recorded results"], image_sets(found, NAMES)),
     }
-    with suppress(ImportError):  # a book without the package
-        from lop_utils.images import NAMES
-
-        rows = image_sets(found, NAMES)
-        tables["Image sets"] = table("lop-images", ["Set", "Recorded results"], rows)
-    return [
-        line
-        for title, lines in tables.items()
-        if lines
-        for line in (f":::{{rubric}} {title}", ":::", "", *lines)
-    ]
+    return [x for title, rows in tables.items() for x in (*rubric(title), *rows)]
 
 
 def setup(app):

@@ -6,8 +6,6 @@ its TeX name at best, on every page that has it. A row of a table with the colum
 the search puts first, for each of the symbol's names: ε, epsilon, eps.
 """
 
-from __future__ import annotations
-
 import re
 
 from docutils import nodes

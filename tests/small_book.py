@@ -62,7 +62,7 @@ CLAIM_CELL = f"""```{{code-cell}}
 from IPython.display import display
 import sys; sys.path.insert(0, "..")
 from lop_utils import VALUE
-record = {CLAIM} | {{"measured": VALUE}}
+record = {CLAIM} | {{"measured": VALUE, "shown": f"{{VALUE:.3g}} ≤ 9"}}
 display({{"application/vnd.lop.claim+json": record, "text/markdown": "it is $x^2$"}}, raw=True)
 ```
 """

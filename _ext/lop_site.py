@@ -2,8 +2,8 @@
 
 * **One address.** :func:`site_address` derives it from the repository's, unless ``html.baseurl``
   in ``_config.yml`` names another. Canonical links, the sitemap and ``robots.txt`` follow.
-* **When a page was changed.** sphinx-last-updated-by-git asks git when it reads a page; a build
-  that reads few pages keeps the dates of the others, the one that is published reads all.
+* **When a page was changed.** sphinx-last-updated-by-git asks git when it reads a page, which is
+  before that page's own commit; :func:`forget_dates` has it ask in every build.
 * **A way back, and away.** :func:`name_buttons` says in plain words what the header's links do,
   and adds the downloads that lie beside the pages.
 """
@@ -96,6 +96,17 @@ def write_sitemap(app, exception):
     Path(app.outdir, "robots.txt").write_text(robots, encoding="utf-8")
 
 
+def forget_dates(app, env):
+    """Let sphinx-last-updated-by-git, which comes next, ask for every page."""
+    env.lop_dates, env.git_last_updated = env.git_last_updated, dict.fromkeys(env.found_docs)
+
+
+def date_anew(app, env):
+    """Write the pages anew whose date is another than the last build knew."""
+    old = env.__dict__.pop("lop_dates")
+    return sorted(name for name in old if env.git_last_updated[name] != old[name])
+
+
 def keep_source_links(app, pagename, templatename, context, doctree):
     """Keep the links to a page's source on a machine without git."""
     if app.env.git_last_updated.get(pagename) is None:
@@ -134,6 +145,8 @@ def setup(app):
     """Connect everything above."""
     app.setup_extension("sphinx_last_updated_by_git")
     app.connect("config-inited", use_address)
+    app.connect("env-updated", forget_dates, priority=490)  # theirs has 500
+    app.connect("env-updated", date_anew, priority=510)
     app.connect("html-page-context", keep_source_links, priority=400)
     app.connect("html-page-context", name_buttons, priority=600)  # the theme adds them at 501
     app.connect("build-finished", write_sitemap)

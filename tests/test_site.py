@@ -180,6 +180,12 @@ def test_what_is_derived_stands_in_every_page(book):
     }
     assert dated(book) == {"index": "2025-03-01", "page": "2025-03-01"}
 
+    # committed, it has another date without being read again
+    book.commit("2025-04-02T12:00:00Z")
+    book.built()
+    assert "Last updated on 2025-04-02." in book.page("index")
+    assert dated(book) == {"index": "2025-04-02", "page": "2025-03-01"}
+
 
 @pytest.mark.parametrize("place", ["archive", "machine", "clone"])
 def test_where_git_knows_nothing_a_page_has_no_date_and_builds(book, place, tmp_path, monkeypatch):

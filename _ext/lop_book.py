@@ -95,6 +95,6 @@ def setup(app):
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     return {
         "env_version": digest.hexdigest(),  # an edit makes Sphinx read every page again
-        "parallel_read_safe": True,
+        "parallel_read_safe": False,  # the pages that list the others are read after them
         "parallel_write_safe": True,
     }

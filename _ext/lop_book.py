@@ -32,7 +32,6 @@ PARTS = (
     "pages",
     "quiz",
     "site",
-    "slides",
     "status",
     "symbols",
 )

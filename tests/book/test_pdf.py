@@ -1,13 +1,12 @@
 """The whole book as one PDF: complete, in order, nothing cut, and its contents tell the truth."""
 
 import re
-import subprocess
-import sys
 
 import pdf
 import pdf_rules as rules
 import pytest
 from articles import chapters
+from outputs import made
 from page_rules import PAGES, ROOT, soup
 from pypdf import PdfReader
 
@@ -22,13 +21,8 @@ DOCUMENT = (
 
 
 @pytest.fixture(scope="session")
-def book(html, chromium, tmp_path_factory):
-    """Print the built book once, in a process of its own, as `make pdf` does."""
-    path = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    command = [sys.executable, "tools/pdf.py", str(html), str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return PdfReader(path)
+def book(html):
+    return PdfReader(made("build/lop-book.pdf"))
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Print what pytest should run for what differs from main: the tests that mirror it.
+
+usage: quick.py
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a change of a file concerns besides the tests of its own name.
+CONCERNS = [
+    (r"book/.*\.md", "tests/test_chapters.py tests/test_quizzes.py tests/test_repository.py"),
+    (r"(Makefile|\.ci/.*|\.github/.*)", "tests/test_workflows.py tests/test_repository.py"),
+    (r"(pyproject.toml|constraints.txt|environment.yml)", "tests/test_environment.py"),
+    (r"lop_utils/.*\.py", "tests/test_architecture.py"),
+    (r"(_config.yml|CITATION.cff|README.md)", "tests/test_repository.py"),
+    (r"tests/.*conftest.py", "tests/test_repository.py"),
+    (r"tools/(articles|one_document)\.py|tools/print\.css", "tests/book/test_pdf.py"),
+]
+
+
+def changed():
+    """List the files that differ from where this branch left main, or from the last commit."""
+
+    def git(*command):
+        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.split()
+
+    base = git("merge-base", "HEAD", "main") or ["HEAD"]
+    return {*git("diff", "--name-only", *base), *git("ls-files", "-o", "--exclude-standard")}
+
+
+def tests_of(names):
+    """Return the tests that concern these files, and the doctests of those of the package."""
+    found = set()
+    for name in names:
+        stem = Path(name).stem.removeprefix("lop_").removeprefix("_")
+        if re.fullmatch(r"tests/.*test_\w+\.py", name):
+            found.add(name)
+        elif name.endswith((".py", ".js")):
+            mirrors = (ROOT / "tests").rglob(f"test_*{stem}.py")
+            found |= {path.relative_to(ROOT).as_posix() for path in mirrors}
+        for pattern, more in CONCERNS:
+            if re.fullmatch(pattern, name):
+                found |= set(more.split())
+    return sorted(name for name in found if (ROOT / name).is_file())
+
+
+if __name__ == "__main__":
+    print(*tests_of(changed()))

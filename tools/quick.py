@@ -15,6 +15,7 @@ CONCERNS = [
     (r"(pyproject.toml|constraints.txt|environment.yml)", "tests/test_environment.py"),
     (r"lop_utils/.*\.py", "tests/test_architecture.py"),
     (r"(_config.yml|CITATION.cff|README.md)", "tests/test_repository.py"),
+    (r"(_ext/.*|tests/small_book)\.py", "tests/test_extension.py tests/test_site.py"),
     (r"tests/.*conftest.py", "tests/test_repository.py"),
     (r"tools/(articles|one_document)\.py|tools/print\.css", "tests/book/test_pdf.py"),
 ]

@@ -45,7 +45,7 @@ help: ## list the targets
 env: $(READY) ## make .venv with everything that builds and tests the book
 
 .PHONY: book
-book: $(BOOK) ## execute the notebooks and build the HTML, and the notebooks for Colab in _build/colab
+book: $(BOOK) ## execute the notebooks and build the HTML
 	@echo "Open file://$(CURDIR)/_build/html/index.html, or run make serve"
 
 .PHONY: serve
@@ -54,8 +54,11 @@ serve: ## show the built book on the loopback address
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
+.PHONY: colab
+colab: $(BOOK) ## the notebooks for Colab: the build of the pages writes them in _build/colab
+
 .PHONY: slides
-slides: $(SLIDES) ## make slides of the lecture in _build/slides, to show without a network
+slides: $(SLIDES) ## write the lecture as slides in _build/slides, to show without a network
 
 .PHONY: pdf
 pdf: $(PDF) ## print the built book as build/lop-book.pdf (needs Chromium)
@@ -73,11 +76,11 @@ test: lint ## everything that a push must satisfy
 
 .PHONY: quick
 quick: lint ## lint, and the tests of what differs from main
-	@tests=$$($(BIN)/python tools/quick.py); [ -z "$$tests" ] || { set -x; $(PYTEST) $$tests; }
+	@tests=$$($(BIN)/python tools/quick.py); [ -z "$$tests" ] || { set -x; $(PYTEST) -m 'not weekly' $$tests; }
 
 .PHONY: weekly
 weekly: $(WEEKLY) $(BOOK) ## play Colab and Binder, and read the book as Jupyter Book 2 does
-	@$(ONE) $(BIN)/python -m pytest -m weekly --durations=10 tests
+	@$(PYTEST) -m weekly --durations=10 tests
 
 .PHONY: lint
 lint: $(READY) ## style, spelling and workflows

@@ -59,7 +59,6 @@ def test_only_who_must_may_write_and_every_job_has_a_time_limit():
 def test_nothing_is_published_before_the_address_and_the_tests():
     assert PUBLISH["pages"]["needs"] == PUBLISH["notebooks"]["needs"] == "build"
     assert PUBLISH["build"]["needs"] == ["address", "test"]
-    assert PUBLISH["address"]["steps"][-1]["run"] == "python tools/address.py"
     assert PUBLISH["test"]["uses"].endswith("/test.yml")
     # a condition of its own could let a job start after a failure, or let a check be left out
     assert [job for job in PUBLISH.values() if "if" in job] == []
@@ -70,13 +69,9 @@ def test_what_is_published_knows_its_history_and_its_commit():
     build = PUBLISH["build"]
     assert build["steps"][0]["with"]["fetch-depth"] == 0
     assert build["env"]["LOP_SOURCE"].endswith("@${{ github.sha }}")
-    places = [
-        TEXTS["publish"].index(f"- run: {step}")
-        for step in ("make outputs", "cp build/lop-book-html.zip", "cp -R _build/slides ")
-    ]
-    assert [*places, TEXTS["publish"].index("upload-pages-artifact")] == sorted(places) + [
-        TEXTS["publish"].index("upload-pages-artifact")
-    ]
+    steps = ("make outputs", "cp build/lop-book-html", "cp -R _build/slides", "upload-pages")
+    places = [TEXTS["publish"].index(step) for step in steps]
+    assert places == sorted(places)
 
 
 def test_any_failure_of_the_week_is_reported():
@@ -236,3 +231,17 @@ def test_each_notebook_runs_on_colab_though_another_failed(tmp_path, names, code
     assert asked.splitlines() == [f"./{name}" for name in names]
     assert done.returncode == code, done.stderr
     assert ("::error::" in done.stdout) == bool(code)
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("repository", "code"), [("lop-book", 0), ("LOP-book", 0), ("lop-books", 1), ("", 1)]
+)
+def test_publishing_stops_where_the_pages_name_another_repository(tmp_path, repository, code):
+    (tmp_path / "_config.yml").write_bytes((ROOT / "_config.yml").read_bytes())
+    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    server, owner, _ = url.rsplit("/", 2)
+    where = {"GITHUB_SERVER_URL": server, "GITHUB_REPOSITORY": f"{owner}/{repository}"}
+    done, _ = run_step(PUBLISH["address"]["steps"][-1], tmp_path, "gh", GH, **where)
+    assert done.returncode == code, done.stdout
+    assert ("run make derived" in done.stdout) == bool(code)

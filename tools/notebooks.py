@@ -1,6 +1,6 @@
 """Execute the chapters whose results the execution cache does not hold, some at a time.
 
-usage: notebooks.py [HOW_MANY_AT_A_TIME]
+usage: notebooks.py [HOW_MANY_AT_A_TIME [CHAPTER...]]
 
 The build would execute them too, but one after the other. All kernels are started by one process:
 two processes might give the same port to their kernels, one of which then never answers.
@@ -63,7 +63,7 @@ async def execute(notebook, timeout):
         return time.perf_counter() - start
 
 
-async def execute_unknown(root=ROOT, at_a_time=2):
+async def execute_unknown(root=ROOT, at_a_time=2, only=()):
     """Execute what the cache does not hold and put it there; return what failed, and why."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     timeout = config["execute"]["timeout"]
@@ -86,12 +86,14 @@ async def execute_unknown(root=ROOT, at_a_time=2):
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
         print(f"{name}: {seconds:.1f} s", flush=True)
 
-    await asyncio.gather(*(one(*each) for each in unknown(cache, root)))
+    todo = [each for each in unknown(cache, root) if not only or each[0] in only]
+    await asyncio.gather(*(one(*each) for each in todo))
     return failed
 
 
 if __name__ == "__main__":
-    failed = asyncio.run(execute_unknown(at_a_time=int(sys.argv[1]) if sys.argv[1:] else 2))
+    number, *only = sys.argv[1:] or ["2"]
+    failed = asyncio.run(execute_unknown(at_a_time=int(number), only=only))
     for name, why in failed.items():
         print(f"\n{name}.md\n{why}", file=sys.stderr)
     sys.exit(bool(failed))

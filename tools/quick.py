@@ -1,10 +1,14 @@
-"""Print what pytest should run for what differs from main: the tests that mirror it.
+"""Execute the chapters that differ from main, and print what pytest should run for all that does.
 
 usage: quick.py
+
+A file concerns the tests of its own name, and those that a rule below names. Whether the pages
+still build is left to `make test`.
 """
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +36,7 @@ def changed():
     return {*git("diff", "--name-only", *base), *git("ls-files", "-o", "--exclude-standard")}
 
 
-def tests_of(names):
+def concerned(names):
     """Return the tests that concern these files, and the doctests of those of the package."""
     found = set()
     for name in names:
@@ -49,4 +53,9 @@ def tests_of(names):
 
 
 if __name__ == "__main__":
-    print(*tests_of(changed()))
+    names = changed()
+    chapters = [name.removesuffix(".md") for name in names if re.fullmatch(r"book/.*\.md", name)]
+    if chapters:
+        command = [sys.executable, "tools/notebooks.py", "2", *chapters]
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+    print(*concerned(names))

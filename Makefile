@@ -8,19 +8,33 @@ PORT ?= 8000
 INSTALLED_TORCH := $(shell cat .venv/.torch 2>/dev/null)
 TORCH ?= $(or $(INSTALLED_TORCH),torch==2.13.0)
 
+# How many notebooks, outputs and tests run at a time.
+WORKERS ?= 2
+# Exact versions; empty for the newest that pyproject.toml allows.
+PINS ?= -c constraints.txt
+
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 READY := .venv/.ready
 LAB := .venv/.lab
 RIVALS := .venv/.bench
+WEEKLY := .venv/.weekly
 
 # One thread for the small matrices of the pages: a second one mostly waits, and where the machine
 # is busy with something else both wait long.
 ONE := OMP_NUM_THREADS=1
 
-# The key of the execution cache and the strictness of the build are the same everywhere.
-BUILD := $(ONE) $(BIN)/jupyter-book build . -n -W --keep-going
-NBMAKE := $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=300
+# What is built, and what it is built from: an output is made again when a source is newer.
+SOURCES := $(shell find book lop_utils _ext -type f -not -path '*/__pycache__/*' -not -path '*/.*')
+SOURCES += _config.yml _toc.yml constraints.txt pyproject.toml
+EXECUTED := _build/.executed
+BOOK := _build/.book
+SLIDES := _build/slides/index.html
+PDF := build/lop-book.pdf
+ARCHIVE := build/lop-book-html.zip
+
+PYTEST := $(ONE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+export TIMEFORMAT := %0R s
 
 .PHONY: help
 help: ## list the targets
@@ -31,8 +45,7 @@ help: ## list the targets
 env: $(READY) ## make .venv with everything that builds and tests the book
 
 .PHONY: book
-book: $(READY) ## execute the notebooks and build the HTML
-	@$(BUILD) || { echo "The book was not built: see the first WARNING or ERROR above." >&2; exit 1; }
+book: $(BOOK) ## execute the notebooks and build the HTML
 	@echo "Open file://$(CURDIR)/_build/html/index.html, or run make serve"
 
 .PHONY: serve
@@ -41,17 +54,33 @@ serve: ## show the built book on the loopback address
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
+.PHONY: colab
+colab: $(BOOK) ## the notebooks for Colab: the build of the pages writes them in _build/colab
+
+.PHONY: slides
+slides: $(SLIDES) ## write the lecture as slides in _build/slides, to show without a network
+
 .PHONY: pdf
-pdf: book ## print the built book as build/lop-book.pdf (needs Chromium)
-	@$(ONE) $(BIN)/python tools/pdf.py
+pdf: $(PDF) ## print the built book as build/lop-book.pdf (needs Chromium)
 
 .PHONY: archive
-archive: book ## pack the built pages as build/lop-book-html.zip, to read without a network
-	@$(BIN)/python tools/archive.py
+archive: $(ARCHIVE) ## pack the built pages as build/lop-book-html.zip, to read without a network
+
+.PHONY: outputs
+outputs: $(BOOK) $(SLIDES) $(PDF) $(ARCHIVE) ## all of these
 
 .PHONY: test
-test: lint notebooks ## everything that CI holds; each notebook is executed once
-	$(ONE) $(NBMAKE) --doctest-modules --durations=10 build/nb lop_utils tests
+test: lint ## everything that a push must satisfy
+	@$(MAKE) --no-print-directory -j $(WORKERS) outputs
+	@time $(PYTEST) -m 'not weekly' --doctest-modules --durations=50 lop_utils tests
+
+.PHONY: quick
+quick: lint ## lint, and the tests of what differs from main
+	@tests=$$($(BIN)/python tools/quick.py); [ -z "$$tests" ] || { set -x; $(PYTEST) -m 'not weekly' $$tests; }
+
+.PHONY: weekly
+weekly: $(WEEKLY) $(BOOK) ## play Colab and Binder, and read the book as Jupyter Book 2 does
+	@$(PYTEST) -m weekly --durations=10 tests
 
 .PHONY: lint
 lint: $(READY) ## style, spelling and workflows
@@ -61,14 +90,6 @@ lint: $(READY) ## style, spelling and workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
 
-.PHONY: notebooks
-notebooks: $(READY) ## write the chapters as build/nb/**/*.ipynb, not executed
-	@$(BIN)/python tools/notebooks.py write
-
-.PHONY: colab
-colab: $(READY) ## write the chapters as notebooks for Colab in _build/colab
-	@$(BUILD) --builder custom --custom-builder colab
-
 .PHONY: assignments
 assignments: $(READY) ## write the assignments for students, instructors and graders in build/assignments
 	@$(ONE) $(BIN)/python tools/assignments.py
@@ -77,17 +98,13 @@ assignments: $(READY) ## write the assignments for students, instructors and gra
 grade: $(READY) ## grade a folder: make grade NAME=whitening FROM=submissions [MORE="--roster names.txt"]
 	@$(BIN)/python tools/grade.py '$(NAME)' '$(FROM)' $(MORE)
 
-.PHONY: slides
-slides: $(READY) ## build the lecture as slides in _build/slides, to show without a network
-	@$(BUILD) --builder custom --custom-builder slides
-
 .PHONY: lab
 lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 	@$(BIN)/jupyter lab book
 
 .PHONY: paper
-paper: notebooks ## execute at the papers' scale and record the results in book/_recorded (hours)
-	LOP_SCALE=paper $(NBMAKE) --nbmake-timeout=86400 build/nb
+paper: $(READY) ## execute at the papers' scale and record the results in book/_recorded (hours)
+	LOP_SCALE=paper $(BIN)/python tools/notebooks.py 1
 
 # OMP_NUM_THREADS is left to the scripts, which say what they use: two threads, rows one each.
 TWO := -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2
@@ -115,6 +132,27 @@ derived: $(READY) ## write what repeats the repository's address, the README's p
 clean: ## remove everything that was built, but not .venv
 	rm -rf _build build .pytest_cache .ruff_cache *.egg-info
 
+# The outputs. Without make's -j, one after the other.
+
+$(EXECUTED): $(READY) $(SOURCES)
+	@mkdir -p _build && echo "Executing the notebooks" && time $(ONE) $(BIN)/python tools/notebooks.py $(WORKERS)
+	@touch $@
+
+# With -n each reference must lead somewhere, and with -W a warning is an error.
+$(BOOK): $(EXECUTED)
+	@time $(ONE) $(BIN)/jupyter-book build . -n -W --keep-going || { \
+	  echo "The book was not built: see the first WARNING or ERROR above." >&2; exit 1; }
+	@touch $@
+
+$(SLIDES): $(BOOK) tools/slides.py
+	@$(BIN)/python tools/slides.py
+
+$(PDF): $(BOOK) tools/pdf.py tools/articles.py tools/one_document.py tools/print.css
+	@time $(ONE) $(BIN)/python tools/pdf.py
+
+$(ARCHIVE): $(BOOK) tools/archive.py
+	@$(BIN)/python tools/archive.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
@@ -130,13 +168,13 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) -c constraints.txt -e '.[book,test,course]'
+	@$(PIP) $(PINS) -e '.[book,test,course]'
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 
 $(LAB): $(READY)
 	@echo "Installing JupyterLab"
-	@$(PIP) -c constraints.txt -e '.[lab]'
+	@$(PIP) $(PINS) -e '.[lab]'
 	@# chapters open as notebooks; the setting goes into .venv, not into the user's home
 	@$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json \
 	  set-default-viewer
@@ -144,5 +182,10 @@ $(LAB): $(READY)
 
 $(RIVALS): $(READY)
 	@echo "Installing JAX, to compare with"
-	@$(PIP) -c constraints.txt -e '.[bench]'
+	@$(PIP) $(PINS) -e '.[bench]'
+	@touch $@
+
+$(WEEKLY): $(READY)
+	@echo "Installing Binder's recipes and the parser of Jupyter Book 2"
+	@$(PIP) $(PINS) -e '.[weekly]'
 	@touch $@

@@ -9,33 +9,18 @@
   and :func:`watch_static_files` makes it notice an edit of the style.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 
 # The other modules of this folder, each with one subject.
-PARTS = (
-    "api",
-    "card",
-    "cite",
-    "claims",
-    "course",
-    "glossary",
-    "live",
-    "notebooks",
-    "pages",
-    "quiz",
-    "site",
-    "slides",
-    "status",
-    "symbols",
-)
+PAGES = "api card cite course glossary live notebooks pages quiz site symbols"
+LISTS = "lists claims status"
 
 
 # --- The execution cache -----------------------------------------------------------------
@@ -100,15 +85,16 @@ def forget_failure(app, exception):
 
 def setup(app):
     """Connect everything above."""
-    for other in PARTS:
-        app.setup_extension(f"lop_{other}")
+    for part in f"{PAGES} {LISTS}".split():
+        import_module(f"lop_{part}").setup(app)
     app.add_config_value("lop_static_key", "", "html", str)
     app.connect("config-inited", use_keyed_cache)
     app.connect("config-inited", watch_static_files)
     app.connect("build-finished", forget_failure)
+    sources = sorted(Path(__file__).parent.glob("lop_*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     return {
-        # an edit of this file makes Sphinx read every page again
-        "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "parallel_read_safe": True,
+        "env_version": digest.hexdigest(),  # an edit makes Sphinx read every page again
+        "parallel_read_safe": False,  # the pages that list the others are read after them
         "parallel_write_safe": True,
     }

@@ -5,10 +5,9 @@ what it takes and where it opens; the addresses follow from the repository's. Th
 made of what every chapter says at its beginning.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
+from collections import namedtuple
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -16,10 +15,8 @@ from urllib.parse import quote, urlsplit
 import jupytext
 import nbformat
 import yaml
-from docutils import nodes
-from docutils.statemachine import StringList
+from lop_lists import add_listing
 from lop_site import site_address
-from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = "book/teaching/assignments"
@@ -131,63 +128,48 @@ def duration(minutes):
 
 
 def described(name, config, root=ROOT):
-    """Return the lines of MyST that tell students of one assignment."""
+    """Return the paragraph that tells students of one assignment."""
     assignment = read(name, root)
-    repository = urlsplit(config.html_theme_options["repository_url"])
-    branch = config.html_theme_options["repository_branch"]
+    theme = config.html_theme_options
+    repository, launch = urlsplit(theme["repository_url"]).path, theme["launch_buttons"]
     file = f"assignments/{name}.ipynb"
-    launch = config.html_theme_options["launch_buttons"]
-    binder = f"{launch['binderhub_url']}/v2/gh{repository.path}/{branch}"
+    binder = f"{launch['binderhub_url']}/v2/gh{repository}/{theme['repository_branch']}"
     opened = {
-        "Colab": f"{launch['colab_url']}/github{repository.path}/blob/{BRANCH}/{file}",
+        "Colab": f"{launch['colab_url']}/github{repository}/blob/{BRANCH}/{file}",
         "Binder": f"{binder}?urlpath=lab/tree/{quote(file)}",
         "download": f"{site_address(config)}{file}",
     }
     chapters = " and ".join(f"{{doc}}`/book/{chapter}`" for chapter in assignment.after)
     links = ", ".join(f"[{text}]({address})" for text, address in opened.items())
-    return [
+    return (
         f"**{assignment.title}.** {assignment.summary} After {chapters}; "
         f"{duration(assignment.minutes)}, {assignment.points} points, {assignment.by_hand} of "
-        f"them for written answers. Open it: {links}.",
-        "",
-    ]
+        f"them for written answers. Open it: {links}."
+    )
 
 
-def contents(env, config):
-    """Return the pages of the book in their order."""
-    from sphinx_external_toc.parsing import parse_toc_yaml  # not where notebooks alone are made
+def assignments(env):
+    """Return what there is, projects last, else in the order of the chapters; depend on it."""
+    places = list(env.collect_relations())
 
-    return list(parse_toc_yaml(Path(env.srcdir, config.external_toc_path)))
+    def place(name):
+        assignment = read(name)
+        last = max(places.index(f"book/{chapter}") for chapter in assignment.after)
+        return assignment.kind == "project", last
 
-
-class AssignmentsDirective(SphinxDirective):
-    """``{assignments}``: what there is, how long it takes, and where it opens."""
-
-    def run(self):
-        """Read every source, and depend on it."""
-        places = contents(self.env, self.config)
-
-        def place(name):
-            assignment = read(name)
-            last = max(places.index(f"book/{chapter}") for chapter in assignment.after)
-            return assignment.kind == "project", last
-
-        lines = []
-        for name in sorted(names(), key=place):
-            self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
-            lines += described(name, self.config)
-        found = nodes.container()
-        self.state.nested_parse(StringList(lines, source="assignments"), 0, found)
-        return found.children
+    ordered = sorted(sources(env), key=place)
+    return [line for name in ordered for line in (described(name, env.config), "")]
 
 
-class Chapter(NamedTuple):
-    """What an instructor asks of a chapter before setting it."""
+def sources(env):
+    """Return the names of all assignments, and have the page read anew when one changes."""
+    for name in names():
+        env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
+    return names()
 
-    name: str
-    minutes: int
-    exercises: int
-    goals: list[str]
+
+# What an instructor asks of a chapter before setting it.
+Chapter = namedtuple("Chapter", "minutes exercises goals")
 
 
 def chapter(name, text):
@@ -199,32 +181,24 @@ def chapter(name, text):
     if minutes is None:
         raise ValueError(f"{name}: wanted 'Reading takes about N minutes' below the goals")
     found = [line.removeprefix("- ").rstrip(";.") for line in goals[1].strip().splitlines()]
-    return Chapter(name, int(minutes[1]), text.count("{exercise-start}"), found)
+    return Chapter(int(minutes[1]), text.count("{exercise-start}"), found)
 
 
-class GoalsDirective(SphinxDirective):
-    """``{goals}``: for each chapter the time, exercises, the assignment, and what it teaches."""
-
-    def run(self):
-        """Read the source of every chapter of the table of contents."""
-        sets = {}
-        for name in names():
-            self.env.note_dependency(str(ROOT / SOURCES / f"{name}.md"))
-            assignment = read(name)
-            for after in assignment.after:
-                sets.setdefault(f"book/{after}", []).append(assignment.title)
-        lines = []
-        for docname in contents(self.env, self.config):
-            path = Path(self.env.doc2path(docname))
-            self.env.note_dependency(str(path))
-            if found := chapter(docname, path.read_text(encoding="utf-8")):
-                takes = f"{found.minutes} minutes, {found.exercises} exercises"
-                takes += "".join(f", *{title}*" for title in sets.get(docname, []))
-                goals = "; ".join(relative(goal, docname) for goal in found.goals)
-                lines += [f"**{{doc}}`/{docname}`** ({takes}): {goals}.", ""]
-        found = nodes.container()
-        self.state.nested_parse(StringList(lines, source="goals"), 0, found)
-        return found.children
+def goals(env):
+    """Return for each chapter the time, exercises, the assignment, and what it teaches."""
+    sets = {}
+    for name in sources(env):
+        assignment = read(name)
+        for after in assignment.after:
+            sets.setdefault(f"book/{after}", []).append(assignment.title)
+    lines = []
+    for docname in env.collect_relations():
+        if found := chapter(docname, Path(env.doc2path(docname)).read_text(encoding="utf-8")):
+            takes = f"{found.minutes} minutes, {found.exercises} exercises"
+            takes += "".join(f", *{title}*" for title in sets.get(docname, []))
+            said = "; ".join(relative(goal, docname) for goal in found.goals)
+            lines += [f"**{{doc}}`/{docname}`** ({takes}): {said}.", ""]
+    return lines
 
 
 def relative(goal, docname):
@@ -238,7 +212,6 @@ def relative(goal, docname):
 
 
 def setup(app):
-    """Make the directive known."""
-    app.add_directive("assignments", AssignmentsDirective)
-    app.add_directive("goals", GoalsDirective)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    """Make ``{assignments}`` and ``{goals}`` known."""
+    add_listing(app, "assignments", assignments)
+    add_listing(app, "goals", goals)

@@ -1,8 +1,8 @@
 """Chapters as notebooks for Colab and other places that read neither MyST nor our Sphinx.
 
-The builder ``colab`` writes each page with code as an ``.ipynb``: code cells exactly as they stand
-in the source, between them Markdown that any notebook shows, with the numbers of the book. Links
-lead to the published pages. The first cell installs ``lop_utils`` where it is missing, from
+With the HTML each page with code is written as a notebook in ``_build/colab``: code cells as they
+stand in the source, between them Markdown that any notebook shows, with the numbers of the book.
+Links lead to the published pages. The first cell installs ``lop_utils`` where it is missing, from
 what ``LOP_SOURCE`` names; solutions and the code of figures are folded away.
 
 Sphinx resolves numbers, references and citations; ``lop_markdown.py`` renders what is left.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import html
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -23,7 +22,6 @@ from lop_markdown import block, formula, inline
 from lop_quiz import Option, is_quiz
 from lop_site import site_address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from sphinx.builders import Builder
 
 from lop_utils.book import live
 
@@ -204,52 +202,29 @@ def notebook_of(env, docname, doctree):
     )
     page.say(GUIDE)
     page.close()
-    setup = SETUP.format(source=source_of(config))
+    setup = SETUP.format(source=config.lop_source)
     page.cells.append(new_code_cell(setup, metadata=dict(FOLDED)))
     page.walk(section.children[1:], 2)
     page.take(len(page.sources))
     return finished(page.cells)
 
 
-class ColabBuilder(Builder):
-    """Write every page with code as a notebook."""
-
-    name = format = "colab"
-    epilog = "The notebooks are in %(outdir)s."
-    allow_parallel = True
-
-    def get_outdated_docs(self):
-        """Return every page: they are written in seconds."""
-        return self.env.found_docs
-
-    def get_target_uri(self, docname, typ=None):
-        """Return the page's address."""
-        return f"{site_address(self.config)}{docname}.html"
-
-    def get_relative_uri(self, from_, to, typ=None):
-        """Return the same: nothing is relative."""
-        return self.get_target_uri(to)
-
-    def prepare_writing(self, docnames):
-        """Nothing to prepare."""
-
-    def write_doc(self, docname, doctree):
-        """Write one page, if it has code."""
-        if notebook := notebook_of(self.env, docname, doctree):
-            path = Path(self.outdir, f"{docname}.ipynb")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, path)
-
-
-def offer_notebook(app, pagename, templatename, context, doctree):
-    """Let the menu of downloads offer the same notebook, with the outputs of the page.
+def write_notebooks(app, pagename, templatename, context, doctree):
+    """Write a page with code as a notebook: bare for Colab, with outputs for the downloads.
 
     The theme would offer MyST as it stands.
     """
-    executed = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
-    if doctree is None or "ipynb_source" not in context or not executed.is_file():
+    if doctree is None or app.builder.name != "html":
         return
-    notebook = notebook_of(app.env, pagename, doctree.deepcopy())
+    if (notebook := notebook_of(app.env, pagename, doctree.deepcopy())) is None:
+        return
+    build = Path(app.outdir).parent
+    bare = build / "colab" / f"{pagename}.ipynb"
+    bare.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, bare)
+    executed = build / "jupyter_execute" / f"{pagename}.ipynb"
+    if "ipynb_source" not in context or not executed.is_file():
+        return
     _, *cells = [cell for cell in notebook.cells if cell.cell_type == "code"]  # not the first
     done = nbformat.read(executed, as_version=4).cells
     done = [cell for cell in done if cell.cell_type == "code"]
@@ -294,16 +269,15 @@ def finished(cells):
     return new_notebook(cells=cells, metadata=metadata)
 
 
-def leave_notebooks_alone(app, exception):
-    """Take away the style sheets that other extensions write for pages."""
-    if app.builder.name == ColabBuilder.name:
-        shutil.rmtree(Path(app.outdir, "_static"), ignore_errors=True)
+def watch_source(app, config):
+    """Make another LOP_SOURCE a change of the configuration, so that all notebooks are written."""
+    config.lop_source = source_of(config)
 
 
 def setup(app):
-    """Make the builder known."""
-    app.add_builder(ColabBuilder)
+    """Connect everything above."""
+    app.add_config_value("lop_source", "", "html", str)
+    app.connect("config-inited", watch_source, priority=900)
     app.connect("html-page-context", open_in_colab, priority=900)  # after the theme's
-    app.connect("html-page-context", offer_notebook, priority=900)
-    app.connect("build-finished", leave_notebooks_alone, priority=900)  # after theirs
+    app.connect("html-page-context", write_notebooks, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,8 +4,6 @@ In the source a quiz is an admonition of class ``quiz`` with a dropdown of sphin
 option. On the page an option is a plain ``details``, which needs no script and no icon.
 """
 
-from __future__ import annotations
-
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_design.shared import is_component
@@ -37,29 +35,16 @@ class PlainOptions(SphinxPostTransform):
                 dropdown.replace_self(Option("", OptionTitle("", "", *title.children), *answer))
 
 
-def visit_option(writer, node):
-    """Begin an option in HTML."""
-    writer.body.append('<details class="option">')
-
-
-def depart_option(writer, node):
-    """End it."""
-    writer.body.append("</details>\n")
-
-
-def visit_title(writer, node):
-    """Begin what opens it."""
-    writer.body.append("<summary>")
-
-
-def depart_title(writer, node):
-    """End what opens it."""
-    writer.body.append("</summary>\n")
+def tags(before, after):
+    """Return the functions that write a node between two tags."""
+    return (
+        lambda writer, node: writer.body.append(before),
+        lambda writer, node: writer.body.append(f"{after}\n"),
+    )
 
 
 def setup(app):
     """Make the nodes and the transform known."""
-    app.add_node(Option, html=(visit_option, depart_option))
-    app.add_node(OptionTitle, html=(visit_title, depart_title))
+    app.add_node(Option, html=tags('<details class="option">', "</details>"))
+    app.add_node(OptionTitle, html=tags("<summary>", "</summary>"))
     app.add_post_transform(PlainOptions)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,33 +6,17 @@ its TeX name at best, on every page that has it. A row of a table with the colum
 the search puts first, for each of the symbol's names: ε, epsilon, eps.
 """
 
-from __future__ import annotations
-
-import hashlib
 import re
-import unicodedata
-from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math.tex2unichar import mathalpha
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 from sphinx.util.index_entries import split_index_msg
 
 HEAD = ["symbol", "in code", "meaning"]
-# TeX, and Unicode's own names, for what is called otherwise
-CALLED = {"varepsilon": "epsilon", "lambda": "lamda"}  # codespell:ignore lamda
 COMMAND = re.compile(r"\\([A-Za-z]+)")
 SEPARATOR = re.compile(r",\s*(?:\\ )?(?![^{}]*\})")  # a comma, but not one within an index
-
-
-def greek(name):
-    """Return the letter that a TeX command stands for; None if it is not Greek."""
-    size = "CAPITAL" if name[0].isupper() else "SMALL"
-    name = CALLED.get(name, name)
-    try:
-        return unicodedata.lookup(f"GREEK {size} LETTER {name.upper()}")
-    except KeyError:
-        return None
 
 
 def spellings(formula):
@@ -41,25 +25,24 @@ def spellings(formula):
     What is more than a letter and its index has no spelling that someone would type.
     """
     plain = re.sub(r"\\mathrm|[{}\s]", "", formula)
-    letters, words = plain, plain
-    for name in COMMAND.findall(plain):
-        if (letter := greek(name)) is None:
-            return []
-        letters = letters.replace(f"\\{name}", letter)
-        words = words.replace(f"\\{name}", name.removeprefix("var"))
+    words = COMMAND.sub(lambda found: found[1].removeprefix("var"), plain)
+    letters = COMMAND.sub(lambda found: mathalpha.get(found[1], found[0]), plain)
     if not re.fullmatch(r"\w+", letters):
         return []
-    return list(dict.fromkeys([words, letters, words.split("_")[0], letters.split("_")[0]]))
+    return [words, letters, words.split("_")[0], letters.split("_")[0]]
 
 
 def names(symbols, codes):
     """Return every name of a row's symbols, each once: as formulas, and as they stand in code."""
-    found = []
-    for formula in symbols:
-        for part in SEPARATOR.split(formula):
-            found += spellings(part)
+    parts = [part for formula in symbols for part in SEPARATOR.split(formula)]
+    found = [name for part in parts for name in spellings(part)]
     found += [word[0] for code in codes if (word := re.match(r"\w+", code))]
     return list(dict.fromkeys(found))
+
+
+def texts(cell, kind):
+    """Return what the nodes of one kind say."""
+    return [node.astext() for node in cell.findall(kind)]
 
 
 class SymbolEntries(SphinxTransform):
@@ -69,24 +52,18 @@ class SymbolEntries(SphinxTransform):
 
     def apply(self, **kwargs):
         """Find the tables by their head."""
-        for table in self.document.findall(nodes.table):
-            head = next(table.findall(nodes.thead), None)
-            titles = [entry.astext() for entry in head.findall(nodes.entry)] if head else []
-            if titles[:3] == HEAD:
-                for row in next(table.findall(nodes.tbody)).children:
+        for head in self.document.findall(nodes.thead):
+            if texts(head, nodes.entry)[:3] == HEAD:
+                for row in head.parent[-1]:
                     self.enter(row)
 
     def enter(self, row):
         """Enter one row, under the first of its names that is free."""
         symbol, code, meaning = row.children[:3]
-        found = names(
-            [node.astext() for node in symbol.findall(nodes.math)],
-            [node.astext() for node in code.findall(nodes.literal)],
-        )
+        found = names(texts(symbol, nodes.math), texts(code, nodes.literal))
         if not found:  # nobody types U_{l,1}: what its meaning names, then
-            short = [node.astext() for node in meaning.findall(nodes.math)]
-            found = [text for text in short if re.fullmatch(r"\w+", text)]
-            found += [node.astext() for node in meaning.findall(nodes.emphasis)]
+            found = [text for text in texts(meaning, nodes.math) if re.fullmatch(r"\w+", text)]
+            found += texts(meaning, nodes.emphasis)
         if not found:
             return
         # a letter may have two rows; R and r are two anchors
@@ -99,19 +76,15 @@ class SymbolEntries(SphinxTransform):
 
 
 def keep_entries(app):
-    """Put the index entries of pages that are not written anew back into the search.
-
-    Sphinx keeps their words and titles from the last build, and forgets these.
-    """
+    """Put the entries of pages that are not written anew, which Sphinx forgets, into the search."""
     indexer = getattr(app.builder, "indexer", None)
-    if indexer:
-        for docname, entries in app.env.get_domain("index").entries.items():
-            found = {
-                (name, anchor or "", main)
-                for kind, value, anchor, main, _ in entries
-                for name in split_index_msg(kind, value)
-            }
-            indexer._index_entries.setdefault(docname, sorted(found))
+    for docname, entries in app.env.get_domain("index").entries.items() if indexer else ():
+        found = {
+            (name, anchor or "", main)
+            for kind, value, anchor, main, _ in entries
+            for name in split_index_msg(kind, value)
+        }
+        indexer._index_entries.setdefault(docname, sorted(found))
     return []
 
 
@@ -119,8 +92,3 @@ def setup(app):
     """Connect everything above."""
     app.add_transform(SymbolEntries)
     app.connect("html-collect-pages", keep_entries)  # the last event before the search is written
-    return {
-        "env_version": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "parallel_read_safe": True,
-        "parallel_write_safe": True,
-    }

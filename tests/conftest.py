@@ -1,5 +1,9 @@
-"""Shared by the unit tests: one seeded generator a test, and the places a tensor can be."""
+"""Shared by the unit tests: one seeded generator a test, and the places a tensor can be.
 
+Where pytest lists the slowest tests, it also sums up the seconds of each file.
+"""
+
+from collections import Counter
 from typing import NamedTuple
 
 import pytest
@@ -37,3 +41,17 @@ def place(request) -> Place:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return Place({"dtype": dtype, "device": device}, 1e-12 if dtype == torch.float64 else 1e-4)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not terminalreporter.config.option.durations:
+        return
+    seconds = Counter()
+    for report in (each for reports in terminalreporter.stats.values() for each in reports):
+        if hasattr(report, "when"):
+            file = report.nodeid.partition("::")[0]
+            seconds[file] += report.duration
+            seconds[file.rpartition("/")[0] + "/"] += report.duration
+    terminalreporter.section("seconds by folder and file")
+    for name, taken in seconds.most_common(40):
+        terminalreporter.line(f"{taken:7.1f} s  {name}")

@@ -35,7 +35,7 @@ def run(name, *words, launch=("-c", WITHOUT_JAX), **more):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -59,6 +59,7 @@ def common(monkeypatch):
     sys.modules.pop("common")
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("name", "column"),
     [
@@ -82,6 +83,7 @@ def test_script_runs_without_jax_and_records_nothing(name, column):
         assert "JAX is not installed" in printed
 
 
+@pytest.mark.weekly
 def test_rows_run_in_two_processes():
     before = records()
     launch = ("-m", "torch.distributed.run", "--standalone")

@@ -1,328 +1,175 @@
-"""The local Sphinx extension and the notebooks' way into the cache, on a book of two pages.
-
-The pages are real: a kernel runs them. Each test builds in a folder of its own.
-"""
+"""What the pages show of notebooks and docstrings, on small books: claims, status, API, figures."""
 
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
+import lop_status
 import nbformat
-import notebooks
 import pytest
 from lop_claims import CLAIM_MIME
+from small_book import CLAIM, CLAIM_CELL, HEADER, Book
 
 from lop_utils import widgets
 
-ROOT = Path(__file__).resolve().parent.parent
-
-HEADER = """---
-jupytext:
-  text_representation: {{format_name: myst}}
-kernelspec: {{name: python3, display_name: Python 3}}
----
-
-# {title}
-
-"""
-CLAIM = """```{{code-cell}}
-:tags: [claim]
-
-from IPython.display import display
-import sys; sys.path.insert(0, "..")
-from lop_utils import VALUE
-record = {{"id": "{id}", "statement": "it is $x^2$", "measured": VALUE,
-          "bounds": {{"at_most": 9.0}}, "source": "arithmetic", "shown": f"{{VALUE}} ≤ 9"}}
-display({{"application/vnd.lop.claim+json": record, "text/markdown": "it is $x^2$"}}, raw=True)
-```
-"""
-CLAIMED = {
-    "id": "one.square",
-    "statement": "so",
-    "measured": 1.0,
-    "bounds": {"at_most": 2.0},
-    "source": "x",
-    "shown": "1 ≤ 2",
-}
-CONF = """
-import sys
-sys.path.insert(0, {extension!r})
-extensions = ["myst_nb", "sphinx.ext.mathjax", "lop_book"]
-source_suffix = {{".md": "myst-nb"}}
-exclude_patterns = ["_build", "build"]
-nb_execution_mode = "cache"
-nb_execution_show_tb = True
-myst_enable_extensions = ["dollarmath"]
-suppress_warnings = ["mystnb.unknown_mime_type"]
-"""
+INDEX = "# Index\n\n```{toctree}\nlists\nchapter/one\n```\n"
+LISTS = "# Lists\n\n```{claims}\n```\n\n```{status}\n```\n"
+CELL = "```{code-cell}\n1 / 0\n```\n"
+RECORD = {"id": "wide", "seed": 3, "commit": "abc", "device": "a card", "seconds": 7.5}
+RECORD |= {"torch": "2.0", "values": {"secret": 1}}
 
 
-class Book:
-    """A book in a folder: write its pages, build it, look at the pages."""
+def shown(data):
+    return {"output_type": "display_data", "data": data}
 
-    def __init__(self, folder):
-        self.folder = folder
-        files = {
-            "conf.py": CONF.format(extension=str(ROOT / "_ext")),
-            "constraints.txt": "",
-            "lop_utils/__init__.py": "VALUE = 4.0\n",
-            "_toc.yml": "format: jb-book\nroot: index\nchapters:\n- file: chapter/one\n",
-            "index.md": "# Index\n\n```{toctree}\nchapter/one\n```\n\n```{claims}\n```\n",
-            "chapter/one.md": HEADER.format(title="One") + CLAIM.format(id="one.square"),
-        }
-        for name, text in files.items():
-            self.write(name, text)
 
-    def write(self, name, text):
-        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).write_text(text, encoding="utf-8")
-
-    def build(self):
-        """Build; return the exit code and what was printed."""
-        command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "--no-color"]
-        done = subprocess.run(
-            [*command, ".", "_build/html"],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    def page(self, name):
-        return (self.folder / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+def cells(book, kind):
+    """Return the texts of a table of the page with lists, row by row."""
+    table = re.search(rf"<table[^>]*{kind}.*?</table>", book.page("lists"), flags=re.S)
+    rows = re.findall(r"<tr.*?</tr>", table.group(), flags=re.S)
+    texts = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, flags=re.S) for row in rows]
+    return [[re.sub("<[^>]+>|\n", "", text) for text in row] for row in texts]
 
 
 @pytest.fixture
 def book(tmp_path):
-    return Book(tmp_path)
+    return Book(tmp_path, **{"index": INDEX, "lists": LISTS})
 
 
-def test_claims_are_collected_and_follow_the_library(book):
-    code, log = book.build()
-    assert code == 0, log
-    table = book.page("index")
-    for part in ("one.square", r"\(x^2\)", ">4<", "≤ 9", "arithmetic", "one.html#claim-one-square"):
-        assert part in table
-    assert 'id="claim-one-square"' in book.page("chapter/one")
-    assert r'<span class="math notranslate nohighlight">\(x^2\)</span>' in book.page("chapter/one")
-    assert "MathJax" in table or "mathjax" in table
+def test_the_lists_follow_the_library_the_records_and_the_chapters(book):
+    book.write("lop_utils/__init__.py", "VALUE = 4.0\n")
+    book.write("chapter/one.md", HEADER.format("One") + CLAIM_CELL)
+    book.write("book/_recorded/wide.json", json.dumps(RECORD))
+    book.write("book/_recorded/bench-x.json", json.dumps(RECORD | {"id": "bench-x"}))
+    book.built()
+    row = ["it is \\(|x^2|\\)", "4", "≤ 9", "arithmetic", "one.square"]
+    assert cells(book, "lop-claims")[1:] == [row]
+    page = book.page("chapter/one")
+    assert 'href="chapter/one.html#claim-one-square"' in book.page("lists")
+    assert 'id="claim-one-square"' in page and page.count('class="lop-claim"') == 1
+    assert r'<span class="math notranslate nohighlight">\(|x^2|\)</span>' in page
+    assert "mathjax.js" in book.page("lists")
+
+    seconds = dict(cells(book, "lop-seconds")[1:])
+    assert float(seconds["One"]) > 0 and seconds["all of them"] == seconds["One"]
+    versions = dict(cells(book, "lop-versions")[1:])
+    assert versions["Python"] == platform.python_version()
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert versions["scale (LOP_SCALE)"] == "book"
+    assert cells(book, "lop-records")[1:] == [["wide", "3", "abc", "a card", "7.5", "2.0"]]
 
     # nothing changed: nothing runs and nothing is written
-    code, log = book.build()
-    assert code == 0, log
-    assert "no targets are out of date" in log
+    assert "no targets are out of date" in book.built()
 
-    # the library changed: the page is executed again and the table, elsewhere, is written again
+    # the library and the records changed: the page is executed again, and both tables follow
     book.write("lop_utils/__init__.py", "VALUE = 5.0\n")
-    code, log = book.build()
-    assert code == 0, log
-    assert "Executed notebook" in log
-    assert ">5<" in book.page("index")
-    assert ">4<" not in book.page("index")
+    book.write("book/_recorded/deep.json", json.dumps(RECORD | {"id": "deep"}))
+    assert "Executed notebook" in book.built()
+    assert cells(book, "lop-claims")[1][1] == "5"
+    assert [row[0] for row in cells(book, "lop-records")[1:]] == ["deep", "wide"]
     assert len(list((book.folder / "_build" / ".jupyter_cache").iterdir())) == 1
 
-    # the download holds the outputs also where they came from the cache
-    book.write("chapter/one.md", (book.folder / "chapter/one.md").read_text() + "\nMore prose.\n")
-    code, log = book.build()
-    assert "Using cached notebook" in log
+    # the download holds the outputs also where they came from the cache; a new title is listed
+    text = (book.folder / "chapter/one.md").read_text(encoding="utf-8")
+    book.write("chapter/one.md", text.replace("# One", "# Uno"))
+    assert "Using cached notebook" in book.built()
+    assert cells(book, "lop-seconds")[1][0] == "Uno"
     path = book.folder / "_build" / "jupyter_execute" / "chapter" / "one.ipynb"
     assert any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
 
     # a chapter that goes takes its claims along
-    shutil.rmtree(book.folder / "chapter")
-    book.write("index.md", "# Index\n\n```{claims}\n```\n")
-    code, log = book.build()
-    assert code == 0, log
-    assert "one.square" not in book.page("index")
-    assert "No claim" in book.page("index")
-
-
-def test_an_id_used_twice_fails_every_time(book):
-    book.write("chapter/two.md", HEADER.format(title="Two") + CLAIM.format(id="one.square"))
-    book.write("index.md", "# Index\n\n```{toctree}\nchapter/one\nchapter/two\n```\n")
-    for _ in range(2):
-        code, log = book.build()
-        assert code != 0
-        assert re.search(r"two\.md:\d+: WARNING: claim id 'one\.square' is taken already", log)
-
-
-def test_a_claim_cell_without_a_claim_is_found(book):
-    empty = "```{code-cell}\n:tags: [claim]\n\n1 + 1\n```\n"
-    book.write("chapter/one.md", HEADER.format(title="One") + empty)
-    code, log = book.build()
-    assert code != 0
-    assert re.search(r"one\.md:\d+: WARNING: this cell is tagged 'claim'", log)
+    (book.folder / "chapter/one.md").unlink()
+    book.write("index.md", INDEX.replace("chapter/one\n", ""))
+    book.built()
+    assert "one.square" not in book.page("lists") and "No claim" in book.page("lists")
 
 
 def test_a_failing_notebook_fails_every_time_and_says_why(book):
-    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1 / 0\n```\n")
+    book.write("chapter/one.md", HEADER.format("One") + CELL)
     for _ in range(2):
-        code, log = book.build()
-        assert code != 0
-        assert "ZeroDivisionError" in log
-        assert "division by zero" in log
+        warned, _ = book.build()
+        assert "ZeroDivisionError" in warned and "division by zero" in warned
 
 
-def execute(path):
-    """Stand in for nbmake: give each code cell an output."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["language_info"] = {"name": "python"}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.execution_count = 1
-            cell.outputs = [nbformat.v4.new_output("stream", text="seen by nbmake\n")]
-            cell.metadata["execution"] = {"shell.execute_reply": "2026-01-01T00:00:00Z"}
-    nbformat.write(notebook, path)
-
-
-def test_what_was_executed_is_shown_and_not_executed_again(book):
-    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1 / 0\n```\n")
-    assert notebooks.write(book.folder) == ["chapter/one"]
-    assert notebooks.store(book.folder) == []  # not executed yet
-    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
-    assert notebooks.store(book.folder) == ["chapter/one"]
-    code, log = book.build()
-    assert code == 0, log
-    assert "Executing notebook" not in log
-    assert "seen by nbmake" in book.page("chapter/one")
-
-
-def test_what_has_changed_since_it_was_executed_is_not_stored(book):
-    notebooks.write(book.folder)
-    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
-    book.write("lop_utils/__init__.py", "VALUE = 6.0\n")
-    assert notebooks.store(book.folder) == []
-    notebooks.write(book.folder)
-    execute(book.folder / "build" / "nb" / "chapter" / "one.ipynb")
-    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n2\n```\n")
-    assert notebooks.store(book.folder) == []
-
-
-STATUS = "# Index\n\n```{toctree}\nchapter/one\n```\n\n```{status}\n```\n"
-RECORD = {"id": "wide", "seed": 3, "commit": "abc", "device": "a card", "seconds": 7.5}
-
-
-def seconds_shown(book):
-    """Return the seconds on the page with the tables, by title."""
-    table = re.search(r"<table[^>]*lop-seconds.*?</table>", book.page("index"), flags=re.S)
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table.group(), flags=re.S)
-    cells = [re.findall(r"<p>(.*?)</p>", row, flags=re.S) for row in rows]
-    texts = [[re.sub("<[^>]+>", "", cell) for cell in row] for row in cells]
-    return {row[0]: row[1] for row in texts if len(row) == 2 and re.fullmatch(r"[\d.]+|–", row[1])}
-
-
-def test_status_shows_seconds_versions_and_records(book):
-    book.write("index.md", STATUS)
-    record = {**RECORD, "torch": "2.0", "values": {"secret": 1}}
-    book.write("book/_recorded/wide.json", json.dumps(record))
-    book.write("book/_recorded/bench-x.json", json.dumps({**record, "id": "bench-x"}))
-    code, log = book.build()
-    assert code == 0, log
-    shown = seconds_shown(book)
-    assert float(shown["One"]) > 0
-    assert shown["all of them"] == shown["One"]
-    page = book.page("index")
-    for part in (platform.python_version(), importlib.metadata.version("torch"), "jupyter-book"):
-        assert part in page
-    assert "scale (LOP_SCALE)" in page
-    for part in ("wide", "abc", "a card", "7.5"):
-        assert f"<p>{part}</p>" in page
-    assert "secret" not in page and "bench-x" not in page  # benchmarks have a page of their own
-
-    # nothing changed: the page is not written again
-    code, log = book.build()
-    assert code == 0, log
-    assert "no targets are out of date" in log
-    assert seconds_shown(book) == shown
-
-    # another chapter was executed: the page, itself unchanged, is written again
-    book.write("chapter/one.md", HEADER.format(title="Uno") + "```{code-cell}\n1 + 1\n```\n")
-    code, log = book.build()
-    assert code == 0, log
-    assert seconds_shown(book).keys() == {"Uno", "all of them"}
-
-    # a new record
-    book.write("book/_recorded/deep.json", json.dumps({**record, "id": "deep"}))
-    code, log = book.build()
-    assert code == 0, log
-    assert "<p>deep</p>" in book.page("index")
-
-
-def image_sets_shown(book):
-    """Return what the last table says of each set."""
-    table = re.search(r"<table[^>]*lop-images.*?</table>", book.page("index"), flags=re.S)
-    return dict(re.findall(r"<td><p>(.*?)</p></td>\s*<td><p>(.*?)</p></td>", table.group(), re.S))
-
-
-def test_status_shows_which_sets_of_images_were_run(book):
-    book.write("index.md", STATUS)
-    book.write("lop_utils/images.py", 'NAMES = ("digits", "mnist", "usps", "cifar10")\n')
-    values = {
-        "wide": {"data": "usps"},
-        "bench-x": {"data": "mnist"},  # no result
-        "a": {"data": "imagenet"},  # not of the loader
-        "b": {"data": ["mnist"]},
-        "c": {"of": "mnist"},
-        "d": {"data": "digits"},
-    }
-    for id, found in values.items():
-        record = {**RECORD, "id": id, "torch": "2.0", "values": found}
-        book.write(f"book/_recorded/{id}.json", json.dumps(record))
-    code, log = book.build()
-    assert code == 0, log
-    never = "never run"
-    shown = {"digits": "in every build", "mnist": never, "usps": "wide", "cifar10": never}
-    assert image_sets_shown(book) == shown
-
-    # a record, otherwise the same, is of another set: the page is written again
-    record = {**RECORD, "id": "c", "torch": "2.0", "values": {"data": "usps"}}
-    book.write("book/_recorded/c.json", json.dumps(record))
-    code, log = book.build()
-    assert code == 0, log
-    assert image_sets_shown(book) == shown | {"usps": "c, wide"}
-
-
-def test_status_shows_the_seconds_of_nbmake(book):
-    book.write("index.md", STATUS)
-    notebooks.write(book.folder)
-    path = book.folder / "build" / "nb" / "chapter" / "one.ipynb"
-    execute(path)
-    notebook = nbformat.read(path, as_version=4)
-    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in code_cells:
-        cell.outputs = [
-            nbformat.v4.new_output("display_data", data={CLAIM_MIME: CLAIMED, "text/plain": "so"})
-        ]
-        cell.metadata["execution"] = {
-            "iopub.execute_input": "2026-01-01T00:00:01.250000Z",
-            "shell.execute_reply": "2026-01-01T00:00:43.750000Z",
-        }
-    nbformat.write(notebook, path)
-    assert notebooks.store(book.folder) == ["chapter/one"]
-    code, log = book.build()
-    assert code == 0, log
-    assert "Executing notebook" not in log
-    assert seconds_shown(book) == {"One": "42.5", "all of them": "42.5"}
+def test_what_the_cache_holds_is_shown_and_not_executed(book):
+    book.write("chapter/one.md", HEADER.format("One") + CELL)
+    book.cached("chapter/one", {"output_type": "stream", "text": "seen before\n"}, seconds=42.54)
+    assert "Executing notebook" not in book.built()
+    assert "seen before" in book.page("chapter/one")
+    assert cells(book, "lop-seconds")[1:] == [["One", "42.5"], ["all of them", "42.5"]]
 
 
 def test_a_notebook_that_nobody_timed_has_a_dash(book):
-    book.write("index.md", STATUS)
-    book.write("chapter/one.md", HEADER.format(title="One") + "```{code-cell}\n1\n```\n")
-    notebooks.write(book.folder)
-    path = book.folder / "build" / "nb" / "chapter" / "one.ipynb"
-    execute(path)
-    path.write_text(path.read_text().replace("shell.execute_reply", "something.else"))
-    assert notebooks.store(book.folder) == ["chapter/one"]
-    code, log = book.build()
-    assert code == 0, log
-    assert seconds_shown(book) == {"One": "–", "all of them": "–"}
+    book.write("chapter/one.md", HEADER.format("One") + CELL)
+    book.cached("chapter/one", {"output_type": "stream", "text": "x"})
+    book.built()
+    assert cells(book, "lop-seconds")[1:] == [["One", "–"], ["all of them", "–"]]
 
+
+def test_status_says_which_sets_of_images_were_run():
+    of = {"a": "usps", "b": "imagenet", "c": ["mnist"], "d": "digits", "e": "usps"}
+    records = [{"id": id, "values": {"data": data}} for id, data in of.items()]
+    records.append({"id": "f", "values": {"of": "mnist"}})
+    found = dict(lop_status.image_sets(records, ("digits", "mnist", "usps")))
+    assert found == {"digits": "in every build", "mnist": "never run", "usps": "a, e"}
+
+
+# --- Figures, and what is refused ----------------------------------------------------------
+
+FIGURE = """```{{code-cell}}
+---
+mystnb:
+  figure: {{name: {name}, caption: More.}}
+  image: {{alt: {alt}}}
+---
+1
+```
+"""
+
+
+def live(mime=widgets.LIVE_MIME):
+    """Return what a cell with a live figure shows."""
+    of = {"name": "law", "settings": {"d": 500}}
+    data = {mime: of, widgets.VIEW_MIME: {"model_id": "x"}, "text/plain": "live"}
+    return shown(data | {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"})
+
+
+def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
+    book.write("book/_figures/law.svg", widgets.still("law"))
+    figures = FIGURE.format(name="fig-live", alt="A picture") * 2
+    text = HEADER.format("One") + figures.replace("fig-live", "fig-other", 1)
+    book.write("chapter/one.md", text)
+    book.cached("chapter/one", live("application/x-unheard-of+json"), live())
+    warned, _ = book.build()
+    (line,) = re.findall("WARNING: (.*)", warned)
+    assert line.startswith("skipping unknown output mime type: application/x-unheard-of+json")
+    page = book.page("chapter/one")
+    assert page.count('class="lop-live"') == 1 and re.search(r'img alt="A picture"[^>]*\.svg', page)
+    assert 'data-lop-figure="law" data-lop-settings="{&quot;d&quot;: 500}"' in page
+    assert " ".join(widgets.module("law").split()) in " ".join(page.split())
+    assert '<noscript><img src="../_static/live/law.svg" alt="A picture"></noscript>' in page
+    assert (book.html / "_static" / "live" / "law.svg").is_file()
+    assert page.count("More.") == 2 and "widget-state" not in page
+
+
+def test_what_is_wrong_in_a_page_is_said_every_time(book):
+    claim = "```{code-cell}\n:tags: [claim]\n1\n```\n"
+    wrong = HEADER.format("One") + claim * 3 + FIGURE.format(name="fig-live", alt='""')
+    book.write("chapter/one.md", wrong)
+    claimed = shown({CLAIM_MIME: CLAIM, "text/plain": "so"})
+    nothing = shown({"text/plain": "2"})
+    book.cached("chapter/one", claimed, claimed, nothing, live())
+    for _ in range(2):
+        warned, _ = book.build()
+        assert re.search(r"one\.md:\d+: WARNING: claim id 'one\.square' is taken already", warned)
+        assert re.search(r"one\.md:\d+: WARNING: this cell is tagged 'claim'", warned)
+        assert "live figure law: wanted image: alt:" in warned
+
+
+# --- Docstrings ----------------------------------------------------------------------------
 
 DOCUMENTED = '''"""A module, its `twice` and its `x`."""
 
@@ -350,80 +197,20 @@ def twice(x):
 '''
 
 
-def test_docstrings_keep_their_fields_and_find_their_names(book):
-    options = 'autodoc_default_options = {"members": True, "undoc-members": True}\n'
-    options += "nitpicky = True\nnapoleon_use_param = False\n"
-    rest = 'default_role = "py:obj"\nautodoc_typehints = "none"\n'
-    conf = (book.folder / "conf.py").read_text() + 'sys.path.insert(0, ".")\n'
-    book.write("conf.py", conf + options + rest)
-    book.write("lop_utils/pairs.py", DOCUMENTED)
-    again = 'from lop_utils.pairs import twice\n__all__ = ["twice"]\n'
-    book.write("lop_utils/again.py", f'"""Pass it on."""\n{again}')
-    module = "```{{eval-rst}}\n.. automodule:: lop_utils.{}\n```\n"
-    book.write("index.md", "# Index\n\n" + module.format("pairs") + module.format("again"))
-    shutil.rmtree(book.folder / "chapter")
-    code, log = book.build()
-    assert code == 0, log
+def test_docstrings_keep_their_fields_and_find_their_names(book, monkeypatch):
+    again = '"""Pass it on."""\nfrom lop_utils.pairs import twice\n__all__ = ["twice"]\n'
+    for name, text in {"pairs": DOCUMENTED, "again": again}.items():
+        book.write(f"lop_utils/{name}.py", text)
+        path = book.folder / "lop_utils" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"lop_utils.{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    modules = ".. automodule:: lop_utils.pairs\n\n.. automodule:: lop_utils.again"
+    text = INDEX.replace("chapter/one\n", "") + f"\n```{{eval-rst}}\n{modules}\n```\n"
+    book.write("index.md", text)
+    book.built()
     page = re.sub("<[^>]+>", "", book.page("index"))
-    assert "Shape (k, d): left = what." in page
-    assert "Alias for field" not in page
+    assert "Shape (k, d): left = what." in page and "Alias for field" not in page
     assert "The same as lop_utils.pairs.twice" in page
     assert 'href="#lop_utils.pairs.Pair"' in book.page("index")
-
-
-LIVE = """```{{code-cell}}
----
-mystnb:
-  figure: {{name: fig-live, caption: More.}}
-  image: {{alt: {alt}}}
----
-from IPython.display import display
-import ipywidgets
-slider = ipywidgets.IntSlider()
-display({{"application/vnd.jupyter.widget-view+json": {{"model_id": slider.model_id}},
-         "text/plain": "live", "image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>",
-         {mime!r}: {{"name": {name!r}, "settings": {{"d": 500}}}}}}, raw=True)
-```
-"""
-
-
-def with_live(book, name="law", alt="A picture", mime=widgets.LIVE_MIME):
-    book.write("book/_figures/law.svg", widgets.still("law"))
-    cell = LIVE.format(name=name, alt=alt, mime=mime)
-    book.write("chapter/one.md", HEADER.format(title="One") + cell)
-
-
-def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
-    with_live(book)
-    status, log = book.build()
-    assert status == 0, log
-    page = book.page("chapter/one")
-    assert 'data-lop-figure="law" data-lop-settings="{&quot;d&quot;: 500}"' in page
-    assert " ".join(widgets.module("law").split()) in " ".join(page.split())
-    assert '<noscript><img src="../_static/live/law.svg" alt="A picture"></noscript>' in page
-    assert (book.folder / "_build" / "html" / "_static" / "live" / "law.svg").is_file()
-    assert "More." in page[page.index("<figcaption") :]
-    assert "widget-state" not in page and "jupyter-widgets" not in page
-
-
-def test_of_another_widget_the_page_has_the_picture(book):
-    with_live(book, mime="application/x-unheard-of+json")
-    status, log = book.build()
-    assert status == 0, log
-    page = book.page("chapter/one")
-    assert 'alt="A picture"' in page and ".svg" in page
-    assert "widget-state" not in page and "lop-live" not in page
-
-
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        ({"name": "nothing"}, "name: wanted one of "),
-        ({"alt": '""'}, "live figure law: wanted image: alt:"),
-    ],
-)
-def test_a_live_figure_that_cannot_be(book, change, wanted):
-    with_live(book, **change)
-    status, log = book.build()
-    assert status
-    assert wanted in log

@@ -15,12 +15,8 @@ from bs4 import BeautifulSoup, NavigableString
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 # What does nothing on paper. A noscript's content is the still picture of a live figure.
-SCREEN_ONLY = (
-    "a.headerlink, button, input, select, textarea, script, template, canvas, iframe, "
-    "video, audio, .toctree-wrapper, .lop-cite"
-)
+SCREEN_ONLY = "a.headerlink, button, input, select, script, canvas, .toctree-wrapper, .lop-cite"
 LISTED = ".level-0, .level-1, .level-2"  # headings in the table of contents
-SHORT = 12  # lines of code that stay together on a page
 
 
 class Chapter(NamedTuple):
@@ -61,29 +57,25 @@ def take_article(html, chapter, names):
         raise FileNotFoundError(f"wanted every page of _toc.yml, but {path} is missing: make book")
     soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     article = soup.select_one("article.bd-article")
-    article.attrs = {"class": ["chapter"], "id": place(chapter.name)}
-    still(article)
-    answers = take_answers(soup, article)
-    unfold(article)
-    collect_solutions(soup, article, answers)
-    keep_together(soup, article)
-    for image in article.select("img[src]"):
-        if not urlsplit(image["src"]).scheme:
-            image["src"] = (path.parent / unquote(image["src"])).resolve().as_uri()
-    own_ids(article, chapter.name)
-    link(article, chapter.name, names)
-    shift_headings(soup, article, chapter)
-    return article
-
-
-def still(article):
-    """Leave of live elements what shows without a script, and drop what only a screen needs."""
+    article.attrs = {"class": ["bd-article", "chapter"], "id": place(chapter.name)}
     for element in article.select(SCREEN_ONLY):
         element.decompose()
     for element in article.find_all("noscript"):
         element.unwrap()
-    for element in article.find_all(lambda tag: "-" in tag.name and not tag.find_parent("svg")):
-        element.name = "div"  # a custom element, which nothing defines here
+    collect_answers(soup, article)
+    unfold(article)
+    for formula in article.select("span.math"):  # no line begins with the comma after a formula
+        after = formula.next_sibling
+        stop = re.match(r"[.,;:!?)\]’”]+", after) if isinstance(after, NavigableString) else None
+        if stop:
+            after.replace_with(after[stop.end() :])
+            formula.wrap(soup.new_tag("span", attrs={"class": "keep"})).append(stop.group())
+    for image in article.select("img[src]"):
+        if not urlsplit(image["src"]).scheme:
+            image["src"] = (path.parent / unquote(image["src"])).resolve().as_uri()
+    join(article, chapter.name, names)
+    shift_headings(soup, article, chapter)
+    return article
 
 
 def unfold(article):
@@ -98,75 +90,51 @@ def unfold(article):
     for details in article.find_all("details"):
         if details.summary:
             details.summary.decompose()
-        details.name = "div"
-        details.attrs = {}
+        details.name, details.attrs = "div", {}
     for cell in article.select("div.cell"):
         if not cell.get_text(strip=True) and not cell.find(["img", "svg"]):
             cell.decompose()
 
 
-def take_answers(soup, article):
-    """Make lists of the options of each quiz; return their answers, named after the question."""
-    taken = []
+def name_after(soup, title, words, target):
+    """Let a title end with a link to what it answers."""
+    link = soup.new_tag("a", href=f"#{target['id']}")
+    link.extend(words)
+    title.append(link)
+
+
+def collect_answers(soup, article):
+    """Move the answers of quizzes, and solutions, to the end, each named after its question."""
+    moved = []
     for number, quiz in enumerate(article.select("div.quiz"), 1):
         quiz["id"] = f"quiz-{number}"
-        options, answers = (soup.new_tag("ol", attrs={"class": "options"}) for _ in range(2))
-        quiz.select_one("details").insert_before(options)
+        answers = copy.copy(quiz)
+        answers.attrs = {"class": ["admonition", "answers"]}
+        title = answers.select_one(".admonition-title")
+        name_after(soup, title, list(title.contents), quiz)
         for option in quiz.select("details"):
-            summary = option.summary.extract()
-            summary.name = "li"
-            options.append(summary)
-            option.name, option.attrs = "li", {}
-            answers.append(option.extract())
-        title = soup.new_tag("p", attrs={"class": "admonition-title"})
-        named = soup.new_tag("a", href=f"#{quiz['id']}")
-        question = quiz.select_one(".admonition-title")
-        named.extend(copy.copy(child) for child in question.contents)
-        title.append(named)
-        block = soup.new_tag("div", attrs={"class": "admonition answers"})
-        block.extend([title, answers])
-        taken.append(block)
-    return taken
-
-
-def collect_solutions(soup, article, answers):
-    """Move answers and solutions to the end of the chapter, each named after its exercise."""
-    solutions = article.select("div.solution")
-    if not answers and not solutions:
-        return
-    section = soup.new_tag("section", id="solutions-of-the-chapter")
-    heading = soup.new_tag("h2")
-    heading.string = "Solutions"
-    section.extend([heading, *answers])
-    for solution in solutions:
+            for answer in option.find_all(recursive=False)[1:]:
+                answer.decompose()
+        for option in [*quiz.select("details"), *answers.select("details")]:
+            option.name, option.attrs, option.summary.name = "div", {"class": "option"}, "p"
+        moved.append(answers)
+    for solution in article.select("div.solution"):
         exercise = solution.find_previous("div", class_="exercise")
         title = solution.select_one(".admonition-title")
         number = exercise.select_one(".caption-number") if exercise else None
         if number and title.get_text(strip=True) == "Solution":
-            title.clear()
-            named = soup.new_tag("a", href=f"#{exercise['id']}")
-            named.string = number.get_text(strip=True)
-            title.extend(["Solution of ", named])
-        section.append(solution.extract())
-    article.find("section").append(section)
+            title.string = "Solution of "
+            name_after(soup, title, [number.get_text(strip=True)], exercise)
+        moved.append(solution.extract())
+    if moved:
+        section, heading = soup.new_tag("section"), soup.new_tag("h2")
+        heading.string = "Solutions"
+        section.extend([heading, *moved])
+        article.find("section").append(section)
 
 
-def keep_together(soup, article):
-    """Mark what is short enough to stay on one page; leave no comma alone at a line's start."""
-    for pre in article.find_all("pre"):
-        if pre.get_text().count("\n") <= SHORT:
-            pre["class"] = [*pre.get("class", []), "short"]
-    for formula in article.select("span.math"):
-        after = formula.next_sibling
-        stop = re.match(r"[.,;:!?)\]’”]+", after) if isinstance(after, NavigableString) else None
-        if stop:
-            after.replace_with(after[stop.end() :])
-            keep = formula.wrap(soup.new_tag("span", attrs={"class": "keep"}))
-            keep.append(stop.group())
-
-
-def own_ids(article, name):
-    """Make ids unique in the document: prefixed by the page, and the second of two dropped."""
+def join(article, name, names):
+    """Make ids unique in the document, and links between pages links within it."""
     seen = set()
     for element in article.find_all(id=True):
         if element["id"] in seen:  # sphinx-proof gives each theorem's content the same one
@@ -174,10 +142,6 @@ def own_ids(article, name):
             continue
         seen.add(element["id"])
         element["id"] = place(name, element["id"])
-
-
-def link(article, name, names):
-    """Turn links between pages into links within the document; keep those to other sites."""
     for anchor in article.find_all("a"):
         anchor.attrs = {key: anchor[key] for key in ("href", "class", "id") if key in anchor.attrs}
         parts = urlsplit(anchor.get("href", ""))

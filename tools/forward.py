@@ -4,7 +4,7 @@ usage: forward.py
 
 Writes a project of mystmd from _config.yml and _toc.yml into a temporary folder, lets mystmd
 parse every page there, with the network shut and without executing anything, and lists what it
-does not understand, by file and line. What only Sphinx can do stands in ONLY_SPHINX.
+does not understand. Needs Node 18 or later.
 """
 
 import importlib.resources
@@ -14,80 +14,39 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from mystmd_project import write_project
+import yaml
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class OnlySphinx(NamedTuple):
-    """What the sources use though mystmd does not know it; says is what mystmd says of it."""
-
-    what: str
-    says: str
-    why: str
-    move: str
-
-
-ONLY_SPHINX = [
-    OnlySphinx(
-        "{claims}",
-        "unknown directive: claims",
-        "its tables are made of what the executed cells of all pages returned",
-        "a plugin of mystmd with this directive, or a page that a script writes after execution",
-    ),
-    OnlySphinx(
-        "{status}",
-        "unknown directive: status",
-        "its tables are made of the execution cache and of the recorded results",
-        "the script that writes the Claims page writes this one too",
-    ),
-    OnlySphinx(
-        "{assignments}",
-        "unknown directive: assignments",
-        "its paragraphs are made of the sources of the assignments and of the book's address",
-        "the same MyST, written into the page before the build",
-    ),
-    OnlySphinx(
-        "{goals}",
-        "unknown directive: goals",
-        "its paragraphs are made of what every chapter says at its beginning",
-        "the same MyST, written into the page before the build",
-    ),
-    OnlySphinx(
-        "{eval-rst}",
-        "unknown directive: eval-rst",
-        "autodoc and napoleon make the API pages of the docstrings",
-        "pages written from the docstrings before the build, or the API left to Sphinx",
-    ),
-    OnlySphinx(
-        "{py:func}",
-        "unknown role: py:func",
-        "it names a function on an API page",
-        "a link to what replaces the API pages",
-    ),
-    OnlySphinx(
-        "{doc}",
-        "Usage of the {doc} role is not recommended",
-        "mystmd understands it, and would like a link without text in its place; but the "
-        "notebooks are also read where such a link shows nothing",
-        "nothing",
-    ),
-    OnlySphinx(
-        "mystnb: figure",
-        "",  # nothing, for as_mystmd rewrites it in the copy
-        "myst-nb takes number, caption and alternative text of a figure from the cell's YAML",
-        "what as_mystmd does, once, in the sources; mystmd has no place for the alternative text",
-    ),
-]
+# What mystmd says of what only Sphinx can do, and what would take its place.
+ONLY_SPHINX = {
+    "unknown directive: claims": "a page that a script writes from the executed notebooks",
+    "unknown directive: status": "the same script",
+    "unknown directive: assignments": "the same MyST, written into the page before the build",
+    "unknown directive: goals": "the same MyST, written into the page before the build",
+    "unknown directive: eval-rst": "API pages written from the docstrings, or left to Sphinx",
+    "unknown role: py:func": "a link to what takes the place of the API pages",
+    "Usage of the {doc} role is not recommended": "nothing: mystmd understands it",
+}
+# A page that is wrong on purpose: if mystmd does not say so, we no longer understand what it says.
+CANARY = "canary-of-forward.md"
+WRONG = "# Wrong\n\n```{nodirective}\n```\n\n{norole}`x` {ref}`nolabel` {cite:t}`nocitation`\n"
+WRONG_RULES = ["directive-known", *["reference-target-resolves"] * 2, "role-known"]
+SHUT = (
+    'import net from "node:net"; net.Socket.prototype.connect = () => {'
+    ' throw new Error("no network while forward.py runs") }'
+)
+MESSAGE = re.compile(r"(?:⚠️|⛔️) +(?:(\S+\.\w+)(?::(\d+))?(?::\d+)? )?(.*)")
+RULE = re.compile(r'To suppress this message, add rule: "([\w-]+)"')
+OPTIONS = re.compile(r"^(`{3,}\{code-cell\}[^\n]*\n)---\n(.*?\n)---\n", flags=re.M | re.S)
 
 
 class Problem(NamedTuple):
-    """One thing that mystmd did not understand; line 0 where none can be told."""
+    """One thing that mystmd did not understand; line 0 where it tells none."""
 
     file: str
     line: int
@@ -95,42 +54,53 @@ class Problem(NamedTuple):
     text: str
 
 
-class Reading(NamedTuple):
-    """What mystmd made of a book: problems, excused ones included, and the tree of each page."""
+def as_mystmd(text):
+    """Rewrite the YAML of code cells as options of mystmd's directive; no line moves."""
 
-    problems: list[Problem]
-    trees: dict[str, dict]
+    def rewrite(match):
+        options = yaml.safe_load(match[2])
+        tags, mystnb = options.pop("tags", []), options.pop("mystnb", {})
+        figure = mystnb.get("figure", {})
+        given = {"label": figure.get("name"), "caption": figure.get("caption"), **options}
+        lines = [f":tags: [{', '.join(tags)}]"] if tags else []
+        lines += [
+            f":{key}: {' '.join(str(value).split())}" for key, value in given.items() if value
+        ]
+        spare = match[2].count("\n") + 2 - len(lines)
+        return match[1] + "".join(f"{line}\n" for line in lines) + "\n" * spare
 
-
-# A page that is wrong on purpose. If mystmd does not say so, we no longer understand its answers.
-CANARY = "canary-of-forward.md"
-WRONG = "# Wrong\n\n```{nodirective}\n```\n\n{norole}`x` {ref}`nolabel` {cite:t}`nocitation`\n"
-FOUND = [
-    (3, "directive-known"),
-    (6, "reference-target-resolves"),
-    (6, "reference-target-resolves"),
-    (6, "role-known"),
-]
-
-SHUT = (
-    'import net from "node:net"; net.Socket.prototype.connect = () => {'
-    ' throw new Error("no network while forward.py runs") }'
-)
-MESSAGE = re.compile(r"(?:⚠️|⛔️) +(?:(\S+\.\w+)(?::(\d+))?(?::\d+)? )?(.*)")
-RULE = re.compile(r'To suppress this message, add rule: "([\w-]+)"')
+    return OPTIONS.sub(rewrite, text)
 
 
-def find_node():
-    """Return the path of Node, which must be 18 or later."""
-    node = shutil.which("node")
-    if node is None:
-        raise RuntimeError("mystmd needs Node 18 or later, and no node is on PATH")
-    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
-    number = re.match(r"v(\d+)\.", done.stdout)
-    if not number or int(number[1]) < 18:
-        said = (done.stdout + done.stderr).strip()
-        raise RuntimeError(f"mystmd needs Node 18 or later, and {node} says {said!r}")
-    return node
+def entries(site_map, document):
+    """Return the table of contents below a document, as mystmd wants it."""
+    found = []
+    for part in document.subtrees:
+        children = []
+        for name in map(str, part.items):
+            below = entries(site_map, site_map[name]) if name in site_map else []
+            children.append({"file": f"{name}.md", **({"children": below} if below else {})})
+        found += [{"title": part.caption, "children": children}] if part.caption else children
+    return found
+
+
+def write_project(root, folder):
+    """Write a book as a project, with a theme that is empty and so not fetched; list its pages."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    site_map = parse_toc_yaml(root / "_toc.yml")
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("vendor"))
+    pages = [f"{name}.md" for name in site_map]
+    for page in pages:
+        text = (folder / page).read_text(encoding="utf-8")
+        (folder / page).write_text(as_mystmd(text), encoding="utf-8")
+    (folder / CANARY).write_text(WRONG, encoding="utf-8")
+    toc = [{"file": pages[0]}, *entries(site_map, site_map.root), {"file": CANARY}]
+    project = {"bibliography": config.get("bibtex_bibfiles", []), "toc": toc}
+    whole = {"version": 1, "project": project, "site": {"template": "theme"}}
+    (folder / "myst.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    (folder / "theme").mkdir()
+    (folder / "theme" / "template.yml").write_text("jtex: v1\ntitle: none\n", encoding="utf-8")
+    return pages
 
 
 def run_mystmd(folder):
@@ -139,9 +109,8 @@ def run_mystmd(folder):
     # whether to download another
     program = importlib.resources.files("mystmd_py") / "myst.cjs"
     shut = f"--import=data:text/javascript,{SHUT}"
-    command = [find_node(), shut, str(program), "--debug", "build", "--site", "--ci"]
     done = subprocess.run(
-        command,
+        ["node", shut, str(program), "--debug", "build", "--site", "--ci"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # the name of a rule goes to one, its message to the other
@@ -150,37 +119,20 @@ def run_mystmd(folder):
         timeout=300,
     )
     if done.returncode or not (folder / "_build/site/config.json").exists():
-        tail = "\n".join(done.stdout.strip().splitlines()[-15:])
-        raise RuntimeError(f"mystmd {version('mystmd')} ended with {done.returncode}:\n{tail}")
+        raise RuntimeError(f"mystmd ended with {done.returncode}:\n{done.stdout[-2000:]}")
     return done.stdout
 
 
-def read_log(folder, log):
+def read_log(log):
     """Yield the problems that mystmd printed."""
     lines = log.splitlines()
     for number, line in enumerate(lines):
-        if not (match := MESSAGE.match(line)):
-            continue
-        file, place, text = match.groups(default="")
-        if text.endswith("<undefined>"):  # a reference whose loss was reported already
-            continue
-        rules = (RULE.match(each) for each in lines[number + 1 : number + 8])
-        rule = next((each[1] for each in rules if each), "")
-        yield Problem(file, int(place or 0) or look_for(text, folder / file), rule, text)
-
-
-def look_for(text, path):
-    """Return the first line of a page with what a message names; mystmd often tells no line."""
-    named = re.search(r'"#?([^"]+)"|: (?:term-)?([^\s"].*)$', text)
-    if not named or not path.is_file():
-        return 0
-    name = re.escape(named[1] or named[2])
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for pattern in (rf"[`<(#]{name}[`>)]", name):  # a reference rather than the bare word
-        for number, line in enumerate(lines, 1):
-            if re.search(pattern, line, flags=re.I):
-                return number
-    return 0
+        match = MESSAGE.match(line)
+        # a reference whose loss was reported already ends so
+        if match and not match[3].endswith("<undefined>"):
+            rules = (RULE.match(each) for each in lines[number + 1 : number + 8])
+            rule = next((each[1] for each in rules if each), "")
+            yield Problem(match[1] or "", int(match[2] or 0), rule, match[3])
 
 
 def nodes(tree, kind):
@@ -194,56 +146,42 @@ def nodes(tree, kind):
         yield from nodes(tree.get("children", []), kind)
 
 
-def dead_links(folder, page, tree):
+def dead_links(page, tree):
     """Yield the links to files that are not there: mystmd takes them for addresses."""
     for link in nodes(tree, "link"):
         known = link.get("internal") or link.get("static") or link["url"].startswith("#")
         if not known and not urlsplit(link["url"]).scheme:
-            text = f'Link to a page that is not in the book: "{link["url"]}"'
-            yield Problem(page, look_for(text, folder / page), "link-resolves", text)
-
-
-def read_trees(folder):
-    """Return the tree that mystmd wrote of each page, by the page's file."""
-    content = (folder / "_build" / "site" / "content").glob("*.json")
-    written = (json.loads(path.read_text(encoding="utf-8")) for path in content)
-    return {page["location"].lstrip("/"): page["mdast"] for page in written}
+            yield Problem(page, 0, "link-resolves", f"not in the book: {link['url']}")
 
 
 def read_book(root=ROOT):
-    """Let mystmd read a book; raise RuntimeError if it did not, or does not say what it did."""
+    """Let mystmd read a book; return the problems, and the tree of each page by its file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pages = write_project(Path(root), folder, {CANARY: WRONG})
-        problems = list(read_log(folder, run_mystmd(folder)))
-        trees = read_trees(folder)
-        if missing := [page for page in [*pages, CANARY] if page not in trees]:
-            raise RuntimeError(f"mystmd wrote nothing of {', '.join(missing)}")
-        del trees[CANARY]
-        found = sorted((each.line, each.rule) for each in problems if each.file == CANARY)
-        if found != FOUND:
-            raise RuntimeError(
-                f"of a wrong page mystmd {version('mystmd')} should say {FOUND}, and said {found}"
-            )
-        problems = [each for each in problems if each.file != CANARY]
-        for page in pages:
-            problems += dead_links(folder, page, trees[page])
-    return Reading(sorted(problems), trees)
-
-
-def excuse(problem):
-    """Return the row of ONLY_SPHINX that accounts for a problem, or None."""
-    rows = [row for row in ONLY_SPHINX if row.says and problem.text.startswith(row.says)]
-    return next(iter(rows), None)
+        pages = write_project(Path(root), folder)
+        problems = list(read_log(run_mystmd(folder)))
+        written = [
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in (folder / "_build" / "site" / "content").glob("*.json")
+        ]
+    trees = {page["location"].lstrip("/"): page["mdast"] for page in written}
+    del trees[CANARY]
+    if trees.keys() != set(pages):
+        raise RuntimeError(f"mystmd wrote nothing of {set(pages) - trees.keys()}")
+    found = sorted(each.rule for each in problems if each.file == CANARY)
+    if found != WRONG_RULES:
+        raise RuntimeError(f"of a wrong page mystmd should say {WRONG_RULES}, and said {found}")
+    problems += [link for page in pages for link in dead_links(page, trees[page])]
+    return sorted(each for each in problems if each.file != CANARY), trees
 
 
 def unexcused(problems):
-    """Return the problems for which no row of ONLY_SPHINX accounts."""
-    return [problem for problem in problems if not excuse(problem)]
+    """Return the problems for which ONLY_SPHINX does not account."""
+    return [each for each in problems if not each.text.startswith(tuple(ONLY_SPHINX))]
 
 
 if __name__ == "__main__":
-    left = unexcused(read_book().problems)
-    for problem in left:
-        print(f"{problem.file}:{problem.line}: {problem.text} [{problem.rule}]")
+    left = unexcused(read_book()[0])
+    for each in left:
+        print(f"{each.file}:{each.line}: {each.text} [{each.rule}]")
     sys.exit(bool(left))

@@ -1,29 +1,31 @@
-"""Turn chapters into .ipynb files to execute, and hand what was executed to the book's build.
+"""Execute the chapters whose results the execution cache does not hold, some at a time.
 
-usage: notebooks.py write | store
+usage: notebooks.py [HOW_MANY_AT_A_TIME [CHAPTER...]]
 
-write  every chapter of _toc.yml that has code, as build/nb/<same path>.ipynb, not executed
-store  those that have been executed since, all of them without an error, in the execution
-       cache of the book, so that the build shows these outputs instead of running them again
+The build would execute them too, but one after the other. All kernels are started by one process:
+two processes might give the same port to their kernels, one of which then never answers.
 """
 
-import shutil
+import asyncio
+import os
 import sys
-from datetime import datetime
+import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import jupytext
-import nbformat
+import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
-from lop_book import cache_path, code_key, read_notebook  # noqa: E402
+from lop_book import cache_path, read_notebook  # noqa: E402
 
-# Not under _build: nbmake leaves out whatever lies in a folder of that name.
-FOLDER = "build/nb"
+FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
+AT_PAPER_SCALE = 86400  # seconds that a cell may take
 
 
 def chapters(root):
@@ -34,73 +36,64 @@ def chapters(root):
             yield name, notebook
 
 
-def write(root=ROOT):
-    """Write the chapters with code as notebooks, each with the key of the present code."""
-    shutil.rmtree(root / FOLDER, ignore_errors=True)
-    names = [name for name, _ in chapters(root)]
-    for name in names:
-        notebook = jupytext.read(root / f"{name}.md", fmt="md:myst")
-        notebook.metadata["lop_key"] = code_key(root)
-        path = root / FOLDER / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, path)
-    return names
-
-
-def store(root=ROOT):
-    """Put the executed notebooks that are still up to date into the cache; return their names."""
-    stored = []
-    cache = get_cache(str(cache_path(root, root / "_build")))
+def unknown(cache, root):
+    """List the chapters that the cache does not hold, those with the most code first."""
+    found = []
     for name, notebook in chapters(root):
-        path = root / FOLDER / f"{name}.ipynb"
-        if not path.exists():
-            continue
-        executed = nbformat.read(path, as_version=4)
-        if executed.metadata.get("lop_key") == code_key(root) and graft(executed, notebook):
-            took = {"execution_seconds": seconds(executed)}  # what myst-nb notes of its own
-            bundle = CacheBundleIn(notebook, str(root / f"{name}.md"), data=took)
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            stored.append(name)
-    return stored
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            found.append((name, notebook))
+    return sorted(found, key=lambda each: -sum(len(cell.source) for cell in each[1].cells))
 
 
-def graft(executed, notebook):
-    """Copy the outputs from one to the other; False if they differ or anything went wrong.
-
-    The cache finds a notebook by what myst-nb reads from the source, and what jupytext reads
-    need not be the same to the letter, so the outputs go where myst-nb will look for them.
-    """
-    old = [cell for cell in executed.cells if cell.cell_type == "code"]
-    new = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if [cell.source for cell in old] != [cell.source for cell in new]:
-        return False
-    for source, target in zip(old, new, strict=True):
-        failed = any(output.output_type == "error" for output in source.outputs)
-        if failed and "raises-exception" not in target.metadata.get("tags", []):
-            return False
-        if source.execution_count is None and source.source.strip():
-            return False
-        target.outputs, target.execution_count = source.outputs, source.execution_count
-    if "language_info" in executed.metadata:  # what the kernel said of itself
-        notebook.metadata["language_info"] = executed.metadata["language_info"]
-    return True
+async def execute(notebook, timeout):
+    """Execute a notebook in place, in an empty folder; return the seconds."""
+    with TemporaryDirectory() as folder:  # so that no chapter counts on files beside it
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(
+            notebook,
+            timeout=timeout,
+            resources=where,
+            record_timing=False,  # the cache knows a notebook by its cells, metadata included
+            store_widget_state=False,
+        )
+        start = time.perf_counter()
+        await client.async_execute()
+        return time.perf_counter() - start
 
 
-def seconds(executed):
-    """Return how long the cells took, from the first to the last; None if that was not noted."""
-    noted = [cell.metadata.get("execution", {}) for cell in executed.cells]
-    times = [
-        datetime.fromisoformat(times[event])
-        for times in noted
-        for event in ("iopub.execute_input", "shell.execute_reply")
-        if event in times
-    ]
-    return (max(times) - min(times)).total_seconds() if times else None
+async def execute_unknown(root=ROOT, at_a_time=2, only=()):
+    """Execute what the cache does not hold and put it there; return what failed, and why."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    timeout = config["execute"]["timeout"]
+    if os.environ.get("LOP_SCALE") == "paper":
+        timeout = AT_PAPER_SCALE
+    cache = get_cache(str(cache_path(root, root / "_build")))
+    slots, failed = asyncio.Semaphore(at_a_time), {}
+
+    async def one(name, notebook):
+        async with slots:
+            try:
+                seconds = await execute(notebook, timeout)
+            except FAILURES as error:
+                failed[name] = str(error)
+                print(f"{name}: FAILED", flush=True)
+                return
+        bundle = CacheBundleIn(
+            notebook, str(root / f"{name}.md"), data={"execution_seconds": seconds}
+        )
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        print(f"{name}: {seconds:.1f} s", flush=True)
+
+    todo = [each for each in unknown(cache, root) if not only or each[0] in only]
+    await asyncio.gather(*(one(*each) for each in todo))
+    return failed
 
 
 if __name__ == "__main__":
-    steps = {"write": write, "store": store}
-    if sys.argv[1:] not in (["write"], ["store"]):
-        sys.exit(__doc__)
-    for name in steps[sys.argv[1]]():
-        print(name)
+    number, *only = sys.argv[1:] or ["2"]
+    failed = asyncio.run(execute_unknown(at_a_time=int(number), only=only))
+    for name, why in failed.items():
+        print(f"\n{name}.md\n{why}", file=sys.stderr)
+    sys.exit(bool(failed))

@@ -1,8 +1,7 @@
 """Make one HTML document of all built pages, to be printed: the articles in the order of _toc.yml,
-with a title page, a table of contents and the style of a book.
+in the style of the site and what print.css adds, with a title page and a table of contents.
 """
 
-import copy
 import re
 import subprocess
 from datetime import date
@@ -17,16 +16,38 @@ from bs4 import BeautifulSoup
 HERE = Path(__file__).resolve().parent
 # The fonts that come with matplotlib: wherever the book can be built, it is printed the same.
 FONTS = {
-    ("Book Serif", 400, "normal"): "STIXGeneral",
-    ("Book Serif", 400, "italic"): "STIXGeneralItalic",
-    ("Book Serif", 700, "normal"): "STIXGeneralBol",
-    ("Book Serif", 700, "italic"): "STIXGeneralBolIta",
-    ("Book Sans", 400, "normal"): "DejaVuSans",
-    ("Book Sans", 700, "normal"): "DejaVuSans-Bold",
-    ("Book Mono", 400, "normal"): "DejaVuSansMono",
-    ("Book Mono", 400, "italic"): "DejaVuSansMono-Oblique",
-    ("Book Mono", 700, "normal"): "DejaVuSansMono-Bold",
+    "STIXGeneral": '"Book Serif"; font-weight: 400; font-style: normal',
+    "STIXGeneralItalic": '"Book Serif"; font-weight: 400; font-style: italic',
+    "STIXGeneralBol": '"Book Serif"; font-weight: 700; font-style: normal',
+    "STIXGeneralBolIta": '"Book Serif"; font-weight: 700; font-style: italic',
+    "DejaVuSans": '"Book Sans"; font-weight: 400; font-style: normal',
+    "DejaVuSans-Bold": '"Book Sans"; font-weight: 700; font-style: normal',
+    "DejaVuSansMono": '"Book Mono"; font-weight: 400; font-style: normal',
 }
+DOCUMENT = """<!doctype html>
+<html lang="en" data-theme="light">
+<head>
+<meta charset="utf-8"><title>{title}</title>
+{site}
+<style>{style}</style>
+</head>
+<body>
+<div class="front">
+<img alt="" src="{picture}">
+<p class="book-title">{title}</p><p class="authors">{author}</p><p>{day}</p><p>{licence}</p>
+<p><a href="{address}">{address}</a></p>
+</div>
+<nav class="contents"><h1 class="level-1">Contents</h1>
+{contents}
+</nav>
+{articles}
+</body>
+</html>
+"""
+ENTRY = (
+    '<a href="#{id}" class="{kind}"><span class="name">{name}</span>'
+    '<span class="leader"></span><span class="number"></span></a>'
+)
 # For screen readers MathJax adds a hidden copy to each formula; it would be printed as well.
 NO_SECOND_COPY = "; MathJax.options.renderActions = { assistiveMml: [] };"
 
@@ -36,38 +57,13 @@ def title_of(heading):
     return re.sub(r"\\[()]", "", " ".join(heading.get_text().split()))
 
 
-def contents(soup, articles):
-    """Build the table of contents; the numbers of the pages are filled in after printing."""
-    nav = soup.new_tag("nav", attrs={"class": "contents"})
-    heading = soup.new_tag("h1", attrs={"class": "level-1"})
-    heading.string = "Contents"
-    nav.append(heading)
-    for title in [title for article in articles for title in article.select(LISTED)]:
-        entry = soup.new_tag("a", href=f"#{title['id']}", attrs={"class": title["class"]})
-        for kind in ("name", "leader", "number"):
-            entry.append(soup.new_tag("span", attrs={"class": kind}))
-        entry.contents[0].extend(copy.copy(child) for child in title.contents)
-        nav.append(entry)
-    return nav
-
-
-def title_page(soup, config, day):
-    """Build the first page: title, authors, date, licence, address."""
-    front = BeautifulSoup(
-        '<div class="front"><img alt=""/><p class="book-title"></p><p class="authors"></p>'
-        '<p class="day"></p><p class="licence"></p><p class="address"><a></a></p></div>',
-        "html.parser",
-    ).div
-    address = config["repository"]["url"]
-    front.img["src"] = (HERE.parent / "book" / "_static" / "spectrum.svg").as_uri()
-    front.select_one(".book-title").string = config["title"]
-    front.select_one(".authors").string = config["author"]
-    front.select_one(".day").string = day
-    licence = BeautifulSoup(config["html"]["extra_footer"], "html.parser")
-    front.select_one(".licence").extend(list(licence.contents))
-    link = front.select_one(".address a")
-    link["href"] = link.string = address
-    return front
+def contents(articles):
+    """Return the table of contents; the numbers of the pages are filled in after printing."""
+    return "\n".join(
+        ENTRY.format(id=title["id"], kind=title["class"][0], name=title.decode_contents())
+        for article in articles
+        for title in article.select(LISTED)
+    )
 
 
 def written_on(root):
@@ -78,23 +74,39 @@ def written_on(root):
     return f"{day.day} {day:%B %Y}"
 
 
-def style(html, articles, book):
-    """Return the style: fonts, colours of code, our own, and each chapter's running head."""
+def style(articles, book):
+    """Return what comes after the site's style: fonts, print.css, each chapter's running head."""
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    faces = [
-        f'@font-face {{ font-family: "{family}"; font-weight: {weight}; font-style: {slant}; '
-        f'src: url("{(fonts / f"{file}.ttf").as_uri()}"); }}'
-        for (family, weight, slant), file in FONTS.items()
+    lines = [
+        f'@font-face {{ font-family: {face}; src: url("{(fonts / f"{file}.ttf").as_uri()}"); }}'
+        for file, face in FONTS.items()
     ]
-    heads = []
+    lines.append((HERE / "print.css").read_text(encoding="utf-8"))
     for number, article in enumerate(articles):
         head = title_of(article.select_one(".level-1")).replace("\\", "").replace('"', "\\22 ")
         article["style"] = f"page: chapter-{number}"
         left = f'@top-left {{ content: "{book}"; }}' if head != book else ""
-        heads.append(f'@page chapter-{number} {{ {left} @top-right {{ content: "{head}"; }} }}')
-    colours = (html / "_static" / "pygments.css").read_text(encoding="utf-8")
-    ours = (HERE / "print.css").read_text(encoding="utf-8")
-    return "\n".join([*faces, colours, ours, *heads])
+        lines.append(f'@page chapter-{number} {{ {left} @top-right {{ content: "{head}"; }} }}')
+    return "\n".join(lines)
+
+
+def site_head(page):
+    """Return the style sheets of a page, and MathJax with its settings, by their full addresses."""
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    scripts = [
+        script
+        for script in soup.find_all("script")
+        if "window.MathJax" in script.text or "tex-mml" in script.get("src", "")
+    ]
+    if len(scripts) != 2:
+        raise ValueError(f"{page}: wanted MathJax and its settings, found {scripts}")
+    found = [*soup.select("link[rel=stylesheet]"), *scripts]
+    for element in found:
+        for key in {"src", "href"} & element.attrs.keys():
+            element[key] = (page.parent / urlsplit(element[key]).path).resolve().as_uri()
+        if "window.MathJax" in element.text:
+            element.string += NO_SECOND_COPY
+    return "\n".join(map(str, found))
 
 
 def make_document(root, html):
@@ -103,32 +115,19 @@ def make_document(root, html):
     listed = chapters(root)
     names = {chapter.name for chapter in listed}
     articles = [take_article(html, chapter, names) for chapter in listed]
-    first = (html / f"{listed[0].name}.html").read_text(encoding="utf-8")
-    pages = BeautifulSoup(first, "html.parser")
-    mathjax = [
-        script
-        for script in pages.find_all("script")
-        if "window.MathJax" in script.text or "tex-mml" in script.get("src", "")
-    ]
-    if len(mathjax) != 2:
-        raise ValueError(f"{listed[0].name}: wanted MathJax and its settings, found {mathjax}")
-    for script in mathjax:
-        if "src" not in script.attrs:
-            script.string += NO_SECOND_COPY
-        else:
-            source = html / listed[0].name / ".." / urlsplit(script["src"]).path
-            script["src"] = source.resolve().as_uri()
-    soup = BeautifulSoup(
-        '<!doctype html><html data-theme="light"><head><meta charset="utf-8"/><title></title>'
-        "<style></style></head><body></body></html>",
-        "html.parser",
+    text = DOCUMENT.format(
+        title=config["title"],
+        site=site_head(html / f"{listed[0].name}.html"),
+        style=style(articles, config["title"]),
+        picture=(root / "book" / "_static" / "spectrum.svg").as_uri(),
+        author=config["author"],
+        day=written_on(root),
+        licence=config["html"]["extra_footer"],
+        address=config["repository"]["url"],
+        contents=contents(articles),
+        articles="\n".join(map(str, articles)),
     )
-    soup.html["lang"] = pages.html["lang"]
-    soup.title.string = config["title"]
-    soup.style.string = style(html, articles, config["title"])
-    soup.head.extend(mathjax)
-    front = title_page(soup, config, written_on(root))
-    soup.body.extend([front, contents(soup, articles), *articles])
+    soup = BeautifulSoup(text, "html.parser")
     for heading in soup.body.find_all(re.compile("^h[1-6]$")):
         heading["data-title"] = title_of(heading)  # MathJax will take the text of formulas away
     return str(soup)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PDF = ROOT / "build" / "lop-book.pdf"
 logging.getLogger("pypdf").setLevel(logging.ERROR)  # it complains of Chromium's count of objects
-WIDTH = round(146 / 25.4 * 96)  # of the column in print.css, in pixels, so that it measures alike
+WIDTH = round(150 / 25.4 * 96)  # of the column in print.css, in pixels, so that it measures alike
 
 # Formulas that MathJax did not set, or set as an error.
 UNSET = """async () => {
@@ -65,7 +65,8 @@ FIT = """async () => {
   }
   for (const element of document.querySelectorAll("body :not(mjx-container *)")) {
     const box = element.getBoundingClientRect();
-    const over = element.clientWidth && element.scrollWidth > element.clientWidth + 1;
+    const inline = element.closest("span.math");  // a letter may lean out of its own box
+    const over = !inline && element.clientWidth && element.scrollWidth > element.clientWidth + 1;
     if (box.width && (over || box.right > right + 1)) {
       wide.push(`${element.tagName} ${element.className}: ${element.textContent.slice(0, 60)}`);
     }

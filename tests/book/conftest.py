@@ -1,66 +1,25 @@
 """The built book and a browser, once a session.
 
-`make test` runs the notebooks first (nbmake, in build/nb). What they printed goes into the
-execution cache, so the book is built without running anything again. `pytest tests/book` alone
-builds too: then the build executes what the cache lacks.
+`make test` has built everything before pytest starts. Alone, a test lets make build what is missing
+or out of date.
 """
 
 import os
-import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import access
 import pytest
 from browser import opened, serve, visits
 from chromium import HOW_TO_GET, find_chromium, launch
+from outputs import Build, made, make
 from page_rules import ROOT
-from places import commit_all, copy_tree
-
-
-class Build(NamedTuple):
-    """How the book was built: exit code, everything printed, and pages executed before."""
-
-    code: int
-    log: str
-    executed_before: list[str]
-
-
-def pytest_collection_modifyitems(items):
-    """Put these tests last: they need what the notebooks printed."""
-    here = Path(__file__).parent
-    items.sort(key=lambda item: here in item.path.parents)  # stable, so nothing else moves
-
-
-def run(*command, more=None):
-    """Run a step in the repository's root, with more variables; return the finished process."""
-    environment = {**os.environ, **(more or {})}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def jupyter_book():
-    """Return the command that builds the book."""
-    return Path(sys.executable).with_name("jupyter-book")
 
 
 @pytest.fixture(scope="session")
-def build(request) -> Build:
-    """Build the book as `make book` does, from what nbmake has executed in this session."""
-    reports = request.config.pluginmanager.get_plugin("terminalreporter").stats.get("failed", [])
-    if failed := [report.nodeid for report in reports if ".ipynb" in report.nodeid]:
-        pytest.skip(f"the book is not built, a notebook failed: {', '.join(failed)}")
-    stored = []
-    if request.config.getoption("nbmake", default=False):
-        stored = run(sys.executable, "tools/notebooks.py", "store").stdout.split()
-    # --all: the pages show what has just been executed, not what an earlier build read
-    fresh = ["--all"] if stored else []
-    done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *fresh)
-    return Build(done.returncode, done.stdout + done.stderr, stored)
+def build() -> Build:
+    """Build the book, if it is not up to date."""
+    return make("_build/.book")
 
 
 @pytest.fixture(scope="session")
@@ -72,22 +31,15 @@ def html(build) -> Path:
 
 
 @pytest.fixture(scope="session")
-def package_source(tmp_path_factory) -> str:
-    """Return what pip installs the package of this very tree from."""
-    return commit_all(copy_tree(tmp_path_factory.mktemp("repository")))
+def colab(html) -> Path:
+    """Return the folder of the notebooks for Colab, which the build of the pages writes too."""
+    return ROOT / "_build" / "colab"
 
 
 @pytest.fixture(scope="session")
-def colab(build, package_source, tmp_path_factory) -> Path:
-    """Return the folder of the notebooks for Colab, which install the package from here."""
-    if build.code:
-        pytest.skip("the book was not built, see test_build.py")
-    source = {"LOP_SOURCE": package_source}
-    builder = ["--builder", "custom", "--custom-builder", "colab"]
-    done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *builder, more=source)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # away from where `make colab` writes: these install from a clone that soon is gone
-    return Path(shutil.move(ROOT / "_build" / "colab", tmp_path_factory.mktemp("colab")))
+def slides(html) -> Path:
+    """Return the folder of the slides."""
+    return made("_build/slides/index.html").parent
 
 
 @pytest.fixture(scope="session")

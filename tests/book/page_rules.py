@@ -39,6 +39,12 @@ def soup(page: Path) -> BeautifulSoup:
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
 
+@cache
+def places(page: Path) -> set[str]:
+    """Return the anchors of a page."""
+    return {element["id"] for element in soup(page).find_all(id=True)}
+
+
 def dead_links(page: Path, root: Path) -> list[str]:
     """List internal links to a file that is not there, or to an anchor that its page lacks."""
     dead = []
@@ -50,7 +56,7 @@ def dead_links(page: Path, root: Path) -> list[str]:
         anchor = unquote(parts.fragment)
         if not target.is_relative_to(root.resolve()) or not target.is_file():
             dead.append(f"{link['href']}: no such file")
-        elif anchor and target.suffix == ".html" and not soup(target).find(id=anchor):
+        elif anchor and target.suffix == ".html" and anchor not in places(target):
             dead.append(f"{link['href']}: no such place in the file")
     return dead
 

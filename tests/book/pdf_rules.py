@@ -11,14 +11,22 @@ def squeezed(text):
     return re.sub(r"\s", "", text.translate(LIGATURES))
 
 
-def blank_pages(reader, least=900):
+def drawn(node):
+    """Return how much is drawn on a page, or in a form on it, in bytes; a picture is enough."""
+    content = node.get_contents() if "/Contents" in node else None
+    size = len(content.get_data()) if content is not None else 0
+    for each in node.get("/Resources", {}).get("/XObject", {}).values():
+        form = each.get_object()
+        if form["/Subtype"] == "/Form":
+            size += len(form.get_data()) + drawn(form)
+        else:
+            size += 9999
+    return size
+
+
+def blank_pages(reader, least=3000):
     """List the pages on which hardly more is drawn than the running head and the number."""
-    drawn = [page.get_contents() for page in reader.pages]
-    return [
-        number
-        for number, content in enumerate(drawn, 1)
-        if content is None or len(content.get_data()) < least
-    ]
+    return [number for number, page in enumerate(reader.pages, 1) if drawn(page) < least]
 
 
 def annotations(reader):

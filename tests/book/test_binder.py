@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import warnings
 
@@ -18,7 +17,7 @@ from lop_course import names
 from nbformat.v4 import new_code_cell, new_notebook
 from places import RAW, conda_as_pip, copy_tree, make_environment, run
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")
+pytestmark = pytest.mark.weekly
 CHAPTER = "book/parsimony/law.md"
 
 

@@ -1,11 +1,12 @@
 """The notebooks on a machine like Colab's: no `lop_utils`, no constraints, a torch of its own.
 
-Each is executed from another folder. The cells are those that `make test` has executed already, so
-a few notebooks that import much and take seconds are enough here; once a week all of them run
-inside Colab's own image (.github/workflows/weekly.yml).
+Each is executed from another folder. The cells are those that the build has executed already, so
+a few notebooks that import much and take seconds are enough here; all of them run inside Colab's
+own image (.github/workflows/weekly.yml).
 """
 
 import json
+import re
 import shutil
 
 import assignments
@@ -13,7 +14,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
-from places import lowest, make_environment, pip_install, run
+from places import commit_all, copy_tree, lowest, make_environment, pip_install, run
+
+pytestmark = pytest.mark.weekly
 
 NEWEST = ["intro", "parsimony/law", "compression/exact", "representations/metrics"]
 OLDEST = ["parsimony/linear-networks", "representations/metrics"]
@@ -25,6 +28,12 @@ import importlib.metadata as m, json
 names = {d.name.lower(): d.version for d in m.distributions()}
 print(json.dumps(names))
 """
+
+
+@pytest.fixture(scope="module")
+def package_source(tmp_path_factory) -> str:
+    """Return what pip installs the package of this very tree from."""
+    return commit_all(copy_tree(tmp_path_factory.mktemp("repository")))
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +54,17 @@ def kernel(machine, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def execute(kernel, colab, tmp_path):
-    """Return a function that executes a notebook there and returns the executed one."""
+def execute(kernel, colab, package_source, tmp_path):
+    """Return a function that executes a notebook there and returns the executed one.
+
+    Its first cell installs the package of this tree, not the published one.
+    """
 
     def execute(name):
         notebook = nbformat.read(colab / "book" / f"{name}.ipynb", as_version=4)
+        setup = notebook.cells[1]
+        setup.source, found = re.subn(r"git\+\S+", lambda _: package_source, setup.source)
+        assert found == 1
         content = tmp_path / "content"
         content.mkdir(exist_ok=True)
         resources = {"metadata": {"path": str(content)}}

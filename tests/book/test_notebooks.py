@@ -59,11 +59,17 @@ def test_markup_of_ours_would_be_found(text):
 
 
 @each_chapter
-def test_the_code_is_that_of_the_source(colab, name):
+def test_the_code_is_that_of_the_source_and_plots_and_checks_are_folded(colab, name):
     source = [cell.source for cell in dict(chapters(ROOT))[name].cells if cell.cell_type == "code"]
     setup, *cells = [cell for cell in read(colab, name).cells if cell.cell_type == "code"]
     assert setup.source.startswith("# @title Setup")
     assert [re.sub(r"\A# @title .*\n", "", cell.source) for cell in cells] == source
+    for cell in cells:
+        tags = set(cell.metadata.get("tags", []))
+        folded = bool(tags & {"claim", "hide-input", "remove-input", "remove-cell"})
+        assert (cell.metadata.get("cellView") == "form") == folded
+        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == folded
+        assert cell.source.startswith("# @title ") == folded
 
 
 @each_chapter
@@ -165,16 +171,6 @@ def test_solutions_are_folded_and_nothing_else_is(colab, name):
             assert ("solution" in cell.metadata.get("tags", [])) == (level is not None)
     assert notebook.metadata.colab.collapsed_sections == closed
     assert [cell.metadata.id for cell in notebook.cells] == [cell.id for cell in notebook.cells]
-
-
-@each_chapter
-def test_plots_and_checks_are_folded(colab, name):
-    for cell in read(colab, name).cells[2:]:
-        tags = set(cell.metadata.get("tags", []))
-        folded = bool(tags & {"claim", "hide-input", "remove-input", "remove-cell"})
-        assert (cell.metadata.get("cellView") == "form") == folded
-        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == folded
-        assert cell.source.startswith("# @title ") == folded
 
 
 def test_the_setup_installs_from_the_repository_unless_told_otherwise(monkeypatch):

@@ -1,13 +1,12 @@
 """The whole book as one PDF: complete, in order, nothing cut, and its contents tell the truth."""
 
 import re
-import subprocess
-import sys
 
 import pdf
 import pdf_rules as rules
 import pytest
 from articles import chapters
+from outputs import made
 from page_rules import PAGES, ROOT, soup
 from pypdf import PdfReader
 
@@ -17,18 +16,14 @@ DOCUMENT = (
     "<script>window.MathJax = {{ startup: {{ promise: Promise.resolve() }} }};</script></head>"
     "<body><nav class='contents'><h1 data-title='Contents'>Contents</h1>"
     "<a href='#a'><span class='name'>One</span> <span class='number'></span></a></nav>"
-    "<article class='chapter'><h1 data-title='One' id='a'>One</h1>{body}</article></body></html>"
+    "<article class='bd-article chapter'><h1 data-title='One' id='a'>One</h1>{body}</article>"
+    "</body></html>"
 )
 
 
 @pytest.fixture(scope="session")
-def book(html, chromium, tmp_path_factory):
-    """Print the built book once, in a process of its own, as `make pdf` does."""
-    path = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    command = [sys.executable, "tools/pdf.py", str(html), str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return PdfReader(path)
+def book(html):
+    return PdfReader(made("build/lop-book.pdf"))
 
 
 @pytest.fixture
@@ -115,30 +110,21 @@ def test_a_good_document_passes(printed):
     reader = printed("<p>A line <a href='#a'>to</a> <a href='https://example.org'>out</a>.</p>" * 9)
     assert rules.listed(reader) == rules.outline(reader)[1:] == [("One", 2)]
     assert rules.wrong_pages(reader, [("One", 2)]) == rules.dead_links(reader) == []
-    assert rules.blank_pages(reader, least=300) == []
+    assert rules.blank_pages(reader, least=300) == rules.figures(reader) == []
 
 
-@pytest.mark.parametrize("pair", [("text", 1), ("One", 7), ("Two", 2)])
-def test_a_wrong_page_is_found(printed, pair):
-    reader = printed("<p>text</p>")
-    assert rules.wrong_pages(reader, [pair]) == [pair]
-
-
-def test_a_blank_page_is_found(printed):
-    reader = printed("<p style='break-before: page'></p><p style='break-before: page'>x</p>")
-    assert 3 in rules.blank_pages(reader)
-
-
-@pytest.mark.parametrize("href", ["file:///x/y.html", "y.html"])
-def test_a_link_to_the_printing_machine_is_found(printed, href):
-    assert rules.dead_links(printed(f"<p><a href='{href}'>x</a></p>"))
-
-
-def test_a_missing_figure_is_found(printed):
+def test_what_is_wrong_in_a_document_is_found(printed):
     picture = "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0h9v9z'/></svg>"
-    image = f'<img alt="a triangle" src="data:image/svg+xml,{picture}"/>'
-    assert rules.figures(printed(image)) == ["a triangle"]
-    assert rules.figures(printed("<p>text</p>")) == []
+    reader = printed(
+        f'<p>text</p><img alt="a triangle" src="data:image/svg+xml,{picture}"/>'
+        "<p><a href='file:///x/y.html'>x</a> <a href='y.html'>x</a></p>"
+        "<p style='break-before: page'></p><p style='break-before: page'>x</p>"
+    )
+    pairs = [("text", 1), ("One", 7), ("Two", 2)]
+    assert rules.wrong_pages(reader, [*pairs, ("One", 2)]) == pairs
+    assert 3 in rules.blank_pages(reader)
+    assert len(rules.dead_links(reader)) == 2
+    assert rules.figures(reader) == ["a triangle"]
 
 
 def test_what_is_too_wide_is_refused(printed):

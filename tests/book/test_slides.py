@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from conftest import jupyter_book, run
 from find_rules import ADDRESS
 from page_rules import ROOT, soup
 from slide_rules import measure, problems, showing
@@ -11,42 +10,23 @@ from slide_rules import measure, problems, showing
 SOURCE = (ROOT / "book" / "teaching" / "lecture.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^##? (.*)$", re.sub(r"^```.*?^```$", "", SOURCE, flags=re.S | re.M), re.M)
 MINUTES = re.compile(r"(\d+) minutes?\.")
-NOTHING_READ = "0 added, 0 changed, 0 removed"
-
-
-def made(*more):
-    """Build, and return everything that was printed."""
-    done = run(jupyter_book(), "build", ".", "-n", "-W", "--keep-going", *more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def log(html):
-    """Build the slides; return what was printed."""
-    return made("--builder", "custom", "--custom-builder", "slides")
-
-
-@pytest.fixture(scope="module")
-def folder(log):
-    return ROOT / "_build" / "slides"
-
-
-@pytest.fixture(scope="module")
-def shown(folder, chromium):
+def shown(slides, chromium):
     """Go through all slides by keyboard; return each as measured, and what went wrong."""
-    with showing(chromium, folder) as deck:
-        slides = []
+    with showing(chromium, slides) as deck:
+        found = []
         for _ in range(deck.page.evaluate("Reveal.getTotalSlides()")):
-            slides.append(measure(deck.page))
+            found.append(measure(deck.page))
             deck.page.keyboard.press("ArrowRight")
-        return slides, list(deck.outside), list(deck.errors)
+        return found, list(deck.outside), list(deck.errors)
 
 
 @pytest.fixture
-def first(folder, chromium):
+def first(slides, chromium):
     """Open the slides, and show the one with the theorem."""
-    with showing(chromium, folder) as deck:
+    with showing(chromium, slides) as deck:
         deck.page.evaluate(f"Reveal.slide({theorem()})")
         yield deck.page
 
@@ -55,25 +35,19 @@ def theorem():
     return next(i for i, heading in enumerate(HEADINGS) if "a small core" in heading)
 
 
-def test_the_slides_share_what_the_pages_have_read(log):
-    assert NOTHING_READ in log
-    assert "Executing notebook" not in log
-    assert NOTHING_READ in made(), "building the slides made Sphinx read the pages again"
-
-
 def test_there_is_a_slide_for_each_heading_and_no_two_are_alike(shown):
-    slides, _, _ = shown
-    assert [slide["heading"] for slide in slides] == [
+    found, _, _ = shown
+    assert [slide["heading"] for slide in found] == [
         re.sub(r"\$[^$]*\$", "…", heading) for heading in HEADINGS
     ]
     assert len(set(HEADINGS)) == len(HEADINGS)
-    assert 18 <= len(slides) <= 24
+    assert 18 <= len(found) <= 24
 
 
 def test_every_slide_fits_the_stage_and_can_be_read(shown):
-    slides, _, _ = shown
-    wrong = {slide["heading"]: problems(slide) for slide in slides}
-    assert {heading: found for heading, found in wrong.items() if found} == {}
+    found, _, _ = shown
+    wrong = {slide["heading"]: problems(slide) for slide in found}
+    assert {heading: what for heading, what in wrong.items() if what} == {}
 
 
 def test_no_request_leaves_the_folder_and_nothing_fails(shown):
@@ -82,29 +56,29 @@ def test_no_request_leaves_the_folder_and_nothing_fails(shown):
 
 
 def test_the_notes_say_for_how_long_and_fill_a_lecture(shown):
-    slides, _, _ = shown
-    found = [MINUTES.match(slide["notes"]) for slide in slides]
-    assert all(found), [slide["heading"] for slide in slides if not MINUTES.match(slide["notes"])]
-    total = sum(int(each[1]) for each in found)
+    found, _, _ = shown
+    minutes = [MINUTES.match(slide["notes"]) for slide in found]
+    assert all(minutes), [slide["heading"] for slide in found if not MINUTES.match(slide["notes"])]
+    total = sum(int(each[1]) for each in minutes)
     assert 40 <= total <= 55
     assert f"the sum is {total}." in SOURCE
 
 
 def test_the_page_has_the_same_notes_as_text(html, shown):
-    slides, _, _ = shown
+    found, _, _ = shown
     boxes = soup(html / "book" / "teaching" / "lecture.html").select("article .admonition.notes")
     texts = [" ".join(box.get_text().split()).removeprefix("Notes ") for box in boxes]
-    assert texts == [" ".join(slide["notes"].split()) for slide in slides]
+    assert texts == [" ".join(slide["notes"].split()) for slide in found]
 
 
-def test_what_is_for_readers_of_the_page_is_on_no_slide(folder):
-    page = soup(folder / "index.html")
+def test_what_is_for_readers_of_the_page_is_on_no_slide(slides):
+    page = soup(slides / "index.html")
     assert page.select(".admonition, details, .cell_input, .copybtn") == []
     assert "How to use this page" not in page.get_text()
 
 
-def test_links_lead_to_the_published_pages(folder):
-    links = [link["href"] for link in soup(folder / "index.html").select("a[href]")]
+def test_links_lead_to_the_published_pages(slides):
+    links = [link["href"] for link in soup(slides / "index.html").select("a[href]")]
     assert f"{ADDRESS}book/parsimony/law.html" in links
     assert all(link.startswith(ADDRESS) for link in links)
 
@@ -112,18 +86,13 @@ def test_links_lead_to_the_published_pages(folder):
 def test_the_page_leads_to_the_slides_where_they_are_published(html):
     page = soup(html / "book" / "teaching" / "lecture.html")
     assert page.select(f'article a[href="{ADDRESS}slides/"]')
-    publish = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
-    steps = ["make slides", "make archive", "make pdf", "cp -R _build/slides "]
-    places = [publish.index(f"- run: {step}") for step in steps]
-    assert places == sorted(places)
-    assert places[-1] < publish.index("upload-pages-artifact")
 
 
-def test_the_keyboard_goes_on_and_back(folder, chromium):
+def test_the_keyboard_goes_on_and_back(slides, chromium):
     def here():
         return deck.page.evaluate("Reveal.getIndices().h")
 
-    with showing(chromium, folder) as deck:
+    with showing(chromium, slides) as deck:
         visited = [here()]
         for key in ("ArrowRight", "PageDown", "Space", "ArrowLeft", "PageUp", "End", "Home"):
             deck.page.keyboard.press(key)
@@ -131,8 +100,8 @@ def test_the_keyboard_goes_on_and_back(folder, chromium):
     assert visited == [0, 1, 2, 3, 2, 1, len(HEADINGS) - 1, 0]
 
 
-def test_the_live_figure_is_played_with_and_does_not_turn_the_page(folder, chromium):
-    with showing(chromium, folder) as deck:
+def test_the_live_figure_is_played_with_and_does_not_turn_the_page(slides, chromium):
+    with showing(chromium, slides) as deck:
         page = deck.page
         number = next(i for i, heading in enumerate(HEADINGS) if "played with" in heading)
         page.evaluate(f"Reveal.slide({number})")
@@ -149,8 +118,8 @@ def test_the_live_figure_is_played_with_and_does_not_turn_the_page(folder, chrom
         assert deck.errors == []
 
 
-def test_the_second_window_shows_the_notes(folder, chromium):
-    with showing(chromium, folder) as deck:
+def test_the_second_window_shows_the_notes(slides, chromium):
+    with showing(chromium, slides) as deck:
         deck.page.keyboard.press("ArrowRight")
         with deck.page.context.expect_page() as opened:
             deck.page.keyboard.press("s")
@@ -198,13 +167,13 @@ def test_a_broken_slide_is_found(first, name):
     assert any(found.startswith(message) for found in problems(measure(first)))
 
 
-def test_what_comes_from_elsewhere_is_found(folder, chromium):
-    sick = folder / "sick.html"
-    text = (folder / "index.html").read_text(encoding="utf-8")
+def test_what_comes_from_elsewhere_is_found(slides, chromium):
+    sick = slides / "sick.html"
+    text = (slides / "index.html").read_text(encoding="utf-8")
     remote = '<script src="https://cdn.example.org/mathjax.js"></script></head>'
     sick.write_text(text.replace("</head>", remote), encoding="utf-8")
     try:
-        with showing(chromium, folder, sick.name) as deck:
+        with showing(chromium, slides, sick.name) as deck:
             assert deck.outside == ["https://cdn.example.org/mathjax.js"]
     finally:
         sick.unlink()

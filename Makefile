@@ -33,7 +33,7 @@ SLIDES := _build/slides/index.html
 PDF := build/lop-book.pdf
 ARCHIVE := build/lop-book-html.zip
 
-PYTEST := $(ONE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(ONE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 export TIMEFORMAT := %0R s
 
 .PHONY: help

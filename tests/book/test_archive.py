@@ -11,7 +11,7 @@ import page_rules as rules
 import pytest
 from browser import MEASURE, only
 from outputs import made
-from page_rules import PAGES, ROOT, soup
+from page_rules import PAGES, ROOT
 
 CHAPTER = "book/parsimony/law.html"
 WORD = "parsimony"
@@ -115,12 +115,6 @@ def test_from_the_start_to_a_formula_and_back(folder, chromium):
         page.go_back()
         page.wait_for_url(f"{base}/book/intro.html")
         assert outside == wrong == []
-
-
-def test_the_notebook_can_be_downloaded(folder):
-    (link,) = soup(folder / CHAPTER).select(".dropdown-download-buttons a[href$='.ipynb']")
-    notebook = (folder / CHAPTER).parent / link["href"]
-    assert '"cells"' in notebook.read_text(encoding="utf-8")
 
 
 def test_the_search_finds_pages_without_an_error(folder, chromium):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import access
+import live
 import pytest
 from browser import opened, serve, visits
 from chromium import HOW_TO_GET, find_chromium, launch
@@ -131,3 +132,42 @@ def by_keyboard(served, chromium):
             return {**access.walk(open_page), "presses": access.presses(open_page)}
 
     return go
+
+
+@pytest.fixture(scope="session")
+def modules(chromium):
+    """Return a function from a live figure to a page that has its module as `lop`."""
+
+    @cache
+    def module(name):
+        page = live.page_for_figures(chromium)
+        live.show(page, name, places=0)
+        return page
+
+    return module
+
+
+@pytest.fixture(scope="session")
+def bare_pages(chromium):
+    """Return a page for live figures on a desk, another on a phone, and what goes wrong there."""
+    phone = {"view": "phone", "has_touch": True}
+    pages = [live.page_for_figures(chromium, **options) for options in ({}, phone)]
+    errors = []
+    for page in pages:
+        page.on("pageerror", lambda error: errors.append(str(error)))
+    return *pages, errors
+
+
+@pytest.fixture
+def figure(bare_pages):
+    """Return a function that shows a live figure alone on a page; an error there fails the test."""
+    *pages, errors = bare_pages
+
+    def figure(name, address="", *, phone=False, theme="light", motion="no-preference", **more):
+        pages[phone].emulate_media(color_scheme=theme, reduced_motion=motion)
+        return live.show(pages[phone], name, address, **more)
+
+    yield figure
+    found = errors.copy()
+    errors.clear()
+    assert found == []

@@ -3,6 +3,7 @@
 Functions from an open page to the list of what is wrong; nothing here knows pytest.
 """
 
+import base64
 import io
 import re
 from importlib import resources
@@ -106,11 +107,23 @@ PATIENT = """async ([control, before]) => {
 }"""
 # Pixels of the smallest thing that must be seen by itself: less than a letter, more than a point.
 LETTER = 20
-FIGURE = "article .cell_output img:not(.dark-light)"  # a photograph has no ink
-ABOUT = """async (e) => {
-  const vector = e.naturalWidth && e.src.split("?")[0].endsWith(".svg");
-  const raster = vector ? (await (await fetch(e.src)).text()).includes("<image") : true;
-  return [e.src.slice(0, 200).split("/").pop(), e.naturalWidth && e.clientWidth, raster];
+# The figures as they stand on the page, with its filter on its paper; a photograph has no ink.
+FIGURES = """async (paper) => {
+  const found = [];
+  for (const e of document.querySelectorAll("article .cell_output img:not(.dark-light)")) {
+    if (!e.naturalWidth || !e.clientWidth) continue;
+    const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+    canvas.width = e.clientWidth * devicePixelRatio;
+    canvas.height = e.clientHeight * devicePixelRatio;
+    pen.fillStyle = paper;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.filter = getComputedStyle(e).filter;
+    pen.drawImage(e, 0, 0, canvas.width, canvas.height);
+    const vector = e.src.startsWith("data:image/svg") || e.src.split("?")[0].endsWith(".svg");
+    const raster = !vector || (await (await fetch(e.src)).text()).includes("<image");
+    found.push([e.src.slice(0, 200).split("/").pop(), raster, canvas.toDataURL().split(",")[1]]);
+  }
+  return found;
 }"""
 
 
@@ -121,7 +134,8 @@ def axe_source():
 
 def violations(page, colours_only=False):
     """List axe's serious and critical findings, without the known ones."""
-    page.evaluate(axe_source())
+    if page.evaluate("globalThis.axe === undefined"):
+        page.evaluate(axe_source())
     found = page.evaluate(AXE, [COLOUR_RULES, colours_only])
     return [
         f"{each['rule']}: {each['where']}: {each['html'][:120]}"
@@ -198,16 +212,11 @@ def faint(picture, background, raster=False, least=3.0):
 
 
 def faint_figures(page, background):
-    """Photograph each figure where it stands and list its faint parts."""
+    """Look at each figure as it stands on the page, and list its faint parts."""
     *paper, alpha = [*map(float, re.findall(r"[\d.]+", background)), 1.0][:4]
     paper = paper if alpha else [255] * 3
     found = []
-    for figure in page.query_selector_all(FIGURE):
-        name, width, raster = figure.evaluate(ABOUT)
-        if width:
-            shot = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
-            found += [
-                f"{name}: {what}"
-                for what in faint(np.array(shot), paper if alpha else [255] * 3, raster)
-            ]
+    for name, raster, png in page.evaluate(FIGURES, f"rgb({','.join(map(str, paper))})"):
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+        found += [f"{name}: {what}" for what in faint(picture, paper, raster)]
     return found

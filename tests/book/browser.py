@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import threading
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -126,28 +127,60 @@ def visits(browser, base, path, view, *more):
         if message.type == "error" and "Failed to load resource" not in message.text:
             errors.append(message.text)
 
+    def answered(response):
+        if response.status >= 400:
+            missing.append(f"{response.status} {response.url}")
+
     context = browser.new_context(**VIEWS[view])
-    context.route("**/*", only(base, outside))
+    elsewhere = re.compile(rf"^(?!{re.escape(base)}|data:|blob:)")  # the others do not come by here
+    context.route(elsewhere, only(base, outside))
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", console)
-    page.on(
-        "response",
-        lambda answer: (
-            missing.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
-        ),
-    )
+    page.on("response", answered)
     page.goto(f"{base}/{path}", wait_until="load")
+
+    def turn(view):
+        page.set_viewport_size(VIEWS[view]["viewport"])
+        page.emulate_media(color_scheme=VIEWS[view]["color_scheme"])
+        page.evaluate(SETTLE, VIEWS[view]["color_scheme"])
+
     seen = {}
     for each in (view, *more):
-        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
-        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
+        turn(each)
         measured = page.evaluate(MEASURE)
         faint = access.faint_figures(page, measured["background"]) if each != "phone" else []
         seen[each] = Visit(measured, outside, errors, missing, faint, [])
     for each in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
-        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
-        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
+        turn(each)
         seen[each].violations.extend(access.violations(page, colours_only=each == "dark"))
     context.close()
     return seen
+
+
+def faults(view, seen):
+    """List what is wrong with a page, by what was seen of it in a view."""
+    measured, dark = seen.measured, view == "dark"
+    found = [
+        *(f"request to elsewhere: {each}" for each in seen.outside),
+        *(f"error of a script: {each}" for each in seen.errors),
+        *(f"missing: {each}" for each in seen.missing),
+        *(f"mathematics as text: {each}" for each in measured["raw"]),
+        *(f"error of MathJax: {each}" for each in measured["mathErrors"]),
+        *(f"faint: {each}" for each in seen.faint),
+        *(f"axe: {each}" for each in seen.violations),
+    ]
+    if view == "phone" and measured["sideways"] > 0:
+        found.append(f"scrolls sideways by {measured['sideways']} pixels")
+    # inverting white by 0.9294 gives 18 of 255, which is this background
+    if dark and (measured["theme"], measured["background"]) != ("dark", "rgb(18, 18, 18)"):
+        found.append(f"theme {measured['theme']} with background {measured['background']}")
+    for figure in measured["figures"]:
+        wanted = "none" if figure["photograph"] else "invert(0.9294) hue-rotate(180deg)"
+        if not figure["shown"]:
+            found.append(f"not shown: {figure['source']}")
+        if dark and figure["filter"] != wanted:
+            found.append(f"filter {figure['filter']}: {figure['source']}")
+        if dark and not figure["photograph"] and figure["background"] != "rgba(0, 0, 0, 0)":
+            found.append(f"background {figure['background']}: {figure['source']}")
+    return found

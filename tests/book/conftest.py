@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import access
 import live
 import pytest
-from browser import opened, serve, visits
+from browser import serve
 from chromium import HOW_TO_GET, find_chromium, launch
 from page_rules import ROOT
 from places import commit_all, copy_tree
@@ -106,32 +105,6 @@ def served(html):
     """Return the address of the built pages, while they are served."""
     with serve(html) as base:
         yield base
-
-
-@pytest.fixture(scope="session")
-def seen(served, chromium):
-    """Return a function that opens a page in a view, each once for all rules."""
-    # Of two themes one is loaded, the other switched to: half the pages load dark, half light.
-    both = cache(lambda page: visits(chromium, served, page, *themes(page)))
-    phone = cache(lambda page: visits(chromium, served, page, "phone"))
-    return lambda page, view: (phone if view == "phone" else both)(page)[view]
-
-
-def themes(page):
-    """Return the theme in which to load a page, and the one to switch to."""
-    return ("light", "dark") if sum(page.encode()) % 2 else ("dark", "light")
-
-
-@pytest.fixture(scope="session")
-def by_keyboard(served, chromium):
-    """Return a function that goes through a page by keyboard alone, once for all rules."""
-
-    @cache
-    def go(page):
-        with opened(chromium, served, page, "light") as open_page:
-            return {**access.walk(open_page), "presses": access.presses(open_page)}
-
-    return go
 
 
 @pytest.fixture(scope="session")

@@ -118,9 +118,8 @@ def test_singular_values_are_exact_where_they_are_small(module, generator):
 
 
 def test_it_shows_the_law_at_first(law):
-    assert said(law()).startswith(
-        "After 400 steps: in layer 2, 3 singular values above ρ, 3 below, and 994 equal to ρ = 0.0998"
-    )
+    counts = "3 singular values above ρ, 3 below, and 994 equal to ρ = 0.0998"
+    assert said(law()).startswith(f"After 400 steps: in layer 2, {counts}")
 
 
 def test_typing_dragging_and_keys_change_it(law):

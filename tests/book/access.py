@@ -169,9 +169,9 @@ def presses(page):
 
 def luminance(colours):
     """Return the relative luminance (WCAG 2) of colours of 0 to 255."""
-    c = np.asarray(colours, dtype=float) / 255
+    c = np.arange(256) / 255
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
+    return linear[np.asarray(colours).astype(int)] @ [0.2126, 0.7152, 0.0722]
 
 
 def contrast(colours, background):
@@ -188,26 +188,25 @@ def faint(picture, background, raster=False, least=3.0):
     always paler. And so must each hue, or a pale curve that crosses an axis would pass with it;
     not where the figure holds a raster, whose colours mean numbers.
     """
-    ratio = contrast(picture, background)
-    ink = ratio > 1.05
+    every = contrast(picture, background)
+    ink = every > 1.05
+    colours, ratio = picture[ink], every[ink]
     pieces, count = ndimage.label(ink, structure=np.ones((3, 3)))
+    best = np.zeros(count + 1)
+    np.maximum.at(best, pieces[ink], ratio)
+    size, rows, columns = np.bincount(pieces[ink], minlength=count + 1), *np.nonzero(ink)
     found = []
-    if count:
-        index = np.arange(1, count + 1)
-        size = ndimage.sum(ink, pieces, index)
-        best = ndimage.maximum(ratio, pieces, index)
-        places = ndimage.find_objects(pieces)
-        for i in np.flatnonzero((size >= LETTER) & (best < least)):
-            rows, columns = places[i]
-            found.append(f"piece at {columns.start},{rows.start}: contrast {best[i]:.2f}")
-    if not raster:
-        high, low = picture.max(-1).astype(float), picture.min(-1).astype(float)
-        coloured = ink & (high - low > 40)
-        degrees = np.array(Image.fromarray(picture).convert("HSV"))[..., 0] // 16  # 16 hues
-        for hue in np.unique(degrees[coloured]):
-            of_hue = coloured & (degrees == hue)
-            if of_hue.sum() >= 30 and ratio[of_hue].max() < least:
-                found.append(f"hue {hue * 22.5:.0f} deg: contrast {ratio[of_hue].max():.2f}")
+    for piece in np.flatnonzero((size >= LETTER) & (best < least)):
+        first = np.flatnonzero(pieces[ink] == piece)[0]
+        found.append(f"piece at {columns[first]},{rows[first]}: contrast {best[piece]:.2f}")
+    if raster or not len(colours):
+        return found
+    coloured = colours.max(-1).astype(float) - colours.min(-1) > 40
+    hues = np.array(Image.fromarray(colours[None]).convert("HSV"))[0, :, 0] // 16  # 16 hues
+    for hue in np.unique(hues[coloured]):
+        of_hue = coloured & (hues == hue)
+        if of_hue.sum() >= 30 and ratio[of_hue].max() < least:
+            found.append(f"hue {hue * 22.5:.0f} deg: contrast {ratio[of_hue].max():.2f}")
     return found
 
 

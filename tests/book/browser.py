@@ -115,47 +115,62 @@ def only(base, outside):
 
 def visit(browser, base, path, view):
     """Open one page in one view and measure it; refuse every request to another machine."""
-    return visits(browser, base, path, view)[view]
+    page, notes = reader(browser, base)
+    seen = look(page, notes, base, path, view)[view]
+    page.context.close()
+    return seen
 
 
-def visits(browser, base, path, view, *more):
-    """Open one page in one view, let the reader's system change to others, and measure each."""
-    outside, errors, missing = [], [], []
+def reader(browser, base):
+    """Open what pages are read in, one after the other; return it and the lists of its troubles."""
+    notes = {"outside": [], "errors": [], "missing": []}
 
     def console(message):
         # a refused or missing file is reported by its own rule
         if message.type == "error" and "Failed to load resource" not in message.text:
-            errors.append(message.text)
+            notes["errors"].append(message.text)
 
     def answered(response):
         if response.status >= 400:
-            missing.append(f"{response.status} {response.url}")
+            notes["missing"].append(f"{response.status} {response.url}")
 
-    context = browser.new_context(**VIEWS[view])
+    context = browser.new_context(**DESK)
     elsewhere = re.compile(rf"^(?!{re.escape(base)}|data:|blob:)")  # the others do not come by here
-    context.route(elsewhere, only(base, outside))
+    context.route(elsewhere, only(base, notes["outside"]))
     page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("pageerror", lambda error: notes["errors"].append(str(error)))
     page.on("console", console)
     page.on("response", answered)
-    page.goto(f"{base}/{path}", wait_until="load")
+    return page, notes
+
+
+def look(page, notes, base, path, *views):
+    """Load a page in the first view, let the reader's system change to others, and measure each."""
 
     def turn(view):
         page.set_viewport_size(VIEWS[view]["viewport"])
         page.emulate_media(color_scheme=VIEWS[view]["color_scheme"])
+
+    def settle(view):
+        turn(view)
         page.evaluate(SETTLE, VIEWS[view]["color_scheme"])
 
+    for each in notes.values():
+        each.clear()
+    turn(views[0])
+    page.goto(f"{base}/{path}", wait_until="load")
     seen = {}
-    for each in (view, *more):
-        turn(each)
+    for view in views:
+        settle(view)
         measured = page.evaluate(MEASURE)
-        faint = access.faint_figures(page, measured["background"]) if each != "phone" else []
-        seen[each] = Visit(measured, outside, errors, missing, faint, [])
-    for each in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
-        turn(each)
-        seen[each].violations.extend(access.violations(page, colours_only=each == "dark"))
-    context.close()
-    return seen
+        faint = access.faint_figures(page, measured["background"]) if view != "phone" else []
+        seen[view] = Visit(measured, faint=faint, violations=[], **notes)
+    for view in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
+        settle(view)
+        seen[view].violations.extend(access.violations(page, colours_only=view == "dark"))
+    page.evaluate("() => localStorage.clear()")  # the next page is the first that a reader sees
+    noted = {kind: found.copy() for kind, found in notes.items()}
+    return {view: each._replace(**noted) for view, each in seen.items()}
 
 
 def faults(view, seen):

@@ -1,10 +1,11 @@
 """The pages as a reader meets them, in headless Chromium with the network off."""
 
 import re
+from functools import partial
 
 import access
 import pytest
-from browser import faults, opened, visits
+from browser import faults, look, opened, reader
 from page_rules import PAGES
 
 # A page of each kind: with figures, with everything, with tables, with signatures, the search.
@@ -18,11 +19,19 @@ KINDS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def book(served, chromium):
+    """Return a function that looks at a page in some views; each but the first finds files kept."""
+    page, notes = reader(chromium, served)
+    yield partial(look, page, notes, served)
+    page.context.close()
+
+
 @pytest.mark.parametrize("page", [*PAGES, "search.html", "genindex.html"])
-def test_a_page_is_whole_legible_and_asks_nobody_else(served, chromium, page):
+def test_a_page_is_whole_legible_and_asks_nobody_else(book, page):
     """Light, dark and on a phone: loaded once; of two pages one is dark first."""
     themes = ("light", "dark") if sum(page.encode()) % 2 else ("dark", "light")
-    seen = visits(chromium, served, page, *themes, "phone")
+    seen = book(page, *themes, "phone")
     found = {view: faults(view, each) for view, each in seen.items()}
     assert found == {view: [] for view in seen}
 

@@ -178,38 +178,14 @@ def test_what_the_text_says_of_it_is_so(module):
     assert {most for most, _ in tiny} == {"calls"}
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0"),
-        (108, "108"),
-        (999.6, "1 k"),
-        (12036, "12 k"),
-        (24_240_288, "24.2 M"),
-        (1.2e19, "12 E"),
-        (0.000804, "804 µ"),
-        (float("inf"), "∞"),
-    ],
-)
-def test_numbers_are_written_with_prefixes(module, number, text):
-    assert module.evaluate("(x) => lop.si(x)", number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (4.3e-5, "43 µs"),
-        (0.239, "239 ms"),
-        (59, "59 s"),
-        (90, "1.5 min"),
-        (7200, "2 h"),
-        (172800, "2 days"),
-        (7 * 31_557_600, "7 years"),
-        (1e300, "> 10⁶ years"),
-    ],
-)
-def test_times_are_written_as_one_says_them(module, seconds, text):
-    assert module.evaluate("(x) => lop.duration(x)", seconds) == text
+def test_numbers_are_written_with_prefixes_and_times_as_one_says_them(module):
+    numbers = {0: "0", 108: "108", 999.6: "1 k", 12036: "12 k", 24_240_288: "24.2 M"}
+    numbers |= {1.2e19: "12 E", 0.000804: "804 µ", math.inf: "∞"}
+    seconds = {4.3e-5: "43 µs", 0.239: "239 ms", 59: "59 s", 90: "1.5 min", 7200: "2 h"}
+    seconds |= {172800: "2 days", 7 * 31_557_600: "7 years", 1e300: "> 10⁶ years"}
+    for function, said_as in (("si", numbers), ("duration", seconds)):
+        written = module.evaluate(f"(all) => all.map((x) => lop.{function}(x))", list(said_as))
+        assert written == list(said_as.values())
 
 
 # --- Playing with it ------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ function polygon(pen, [first, ...others]) {
 
 function figure(stage) {
   const { settings } = stage;
-  let network, G, reach, whole = 1; // reach of layer 0 in its plane; steps of the last whole run
+  let network, G, reach, whole = 300; // reach of layer 0 in its plane; steps of the last whole run
   let here = 0, frame = 0, travelling = false; // the place on a journey, between layers too
   const over = () => network.fitted || network.t >= MOST;
   const layer = () => Math.min(settings.layer, network.L - 1);

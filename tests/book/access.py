@@ -3,6 +3,7 @@
 Functions from an open page to the list of what is wrong; nothing here knows pytest.
 """
 
+import base64
 import io
 import re
 from importlib import resources
@@ -106,11 +107,23 @@ PATIENT = """async ([control, before]) => {
 }"""
 # Pixels of the smallest thing that must be seen by itself: less than a letter, more than a point.
 LETTER = 20
-FIGURE = "article .cell_output img:not(.dark-light)"  # a photograph has no ink
-ABOUT = """async (e) => {
-  const vector = e.naturalWidth && e.src.split("?")[0].endsWith(".svg");
-  const raster = vector ? (await (await fetch(e.src)).text()).includes("<image") : true;
-  return [e.src.slice(0, 200).split("/").pop(), e.naturalWidth && e.clientWidth, raster];
+# The figures as they stand on the page, with its filter on its paper; a photograph has no ink.
+FIGURES = """async (paper) => {
+  const found = [];
+  for (const e of document.querySelectorAll("article .cell_output img:not(.dark-light)")) {
+    if (!e.naturalWidth || !e.clientWidth) continue;
+    const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+    canvas.width = e.clientWidth * devicePixelRatio;
+    canvas.height = e.clientHeight * devicePixelRatio;
+    pen.fillStyle = paper;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.filter = getComputedStyle(e).filter;
+    pen.drawImage(e, 0, 0, canvas.width, canvas.height);
+    const vector = e.src.startsWith("data:image/svg") || e.src.split("?")[0].endsWith(".svg");
+    const raster = !vector || (await (await fetch(e.src)).text()).includes("<image");
+    found.push([e.src.slice(0, 200).split("/").pop(), raster, canvas.toDataURL().split(",")[1]]);
+  }
+  return found;
 }"""
 
 
@@ -121,7 +134,8 @@ def axe_source():
 
 def violations(page, colours_only=False):
     """List axe's serious and critical findings, without the known ones."""
-    page.evaluate(axe_source())
+    if page.evaluate("globalThis.axe === undefined"):
+        page.evaluate(axe_source())
     found = page.evaluate(AXE, [COLOUR_RULES, colours_only])
     return [
         f"{each['rule']}: {each['where']}: {each['html'][:120]}"
@@ -155,9 +169,9 @@ def presses(page):
 
 def luminance(colours):
     """Return the relative luminance (WCAG 2) of colours of 0 to 255."""
-    c = np.asarray(colours, dtype=float) / 255
+    c = np.arange(256) / 255
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
+    return linear[np.asarray(colours).astype(int)] @ [0.2126, 0.7152, 0.0722]
 
 
 def contrast(colours, background):
@@ -174,40 +188,34 @@ def faint(picture, background, raster=False, least=3.0):
     always paler. And so must each hue, or a pale curve that crosses an axis would pass with it;
     not where the figure holds a raster, whose colours mean numbers.
     """
-    ratio = contrast(picture, background)
-    ink = ratio > 1.05
+    every = contrast(picture, background)
+    ink = every > 1.05
+    colours, ratio = picture[ink], every[ink]
     pieces, count = ndimage.label(ink, structure=np.ones((3, 3)))
+    best = np.zeros(count + 1)
+    np.maximum.at(best, pieces[ink], ratio)
+    size, rows, columns = np.bincount(pieces[ink], minlength=count + 1), *np.nonzero(ink)
     found = []
-    if count:
-        index = np.arange(1, count + 1)
-        size = ndimage.sum(ink, pieces, index)
-        best = ndimage.maximum(ratio, pieces, index)
-        places = ndimage.find_objects(pieces)
-        for i in np.flatnonzero((size >= LETTER) & (best < least)):
-            rows, columns = places[i]
-            found.append(f"piece at {columns.start},{rows.start}: contrast {best[i]:.2f}")
-    if not raster:
-        high, low = picture.max(-1).astype(float), picture.min(-1).astype(float)
-        coloured = ink & (high - low > 40)
-        degrees = np.array(Image.fromarray(picture).convert("HSV"))[..., 0] // 16  # 16 hues
-        for hue in np.unique(degrees[coloured]):
-            of_hue = coloured & (degrees == hue)
-            if of_hue.sum() >= 30 and ratio[of_hue].max() < least:
-                found.append(f"hue {hue * 22.5:.0f} deg: contrast {ratio[of_hue].max():.2f}")
+    for piece in np.flatnonzero((size >= LETTER) & (best < least)):
+        first = np.flatnonzero(pieces[ink] == piece)[0]
+        found.append(f"piece at {columns[first]},{rows[first]}: contrast {best[piece]:.2f}")
+    if raster or not len(colours):
+        return found
+    coloured = colours.max(-1).astype(float) - colours.min(-1) > 40
+    hues = np.array(Image.fromarray(colours[None]).convert("HSV"))[0, :, 0] // 16  # 16 hues
+    for hue in np.unique(hues[coloured]):
+        of_hue = coloured & (hues == hue)
+        if of_hue.sum() >= 30 and ratio[of_hue].max() < least:
+            found.append(f"hue {hue * 22.5:.0f} deg: contrast {ratio[of_hue].max():.2f}")
     return found
 
 
 def faint_figures(page, background):
-    """Photograph each figure where it stands and list its faint parts."""
+    """Look at each figure as it stands on the page, and list its faint parts."""
     *paper, alpha = [*map(float, re.findall(r"[\d.]+", background)), 1.0][:4]
     paper = paper if alpha else [255] * 3
     found = []
-    for figure in page.query_selector_all(FIGURE):
-        name, width, raster = figure.evaluate(ABOUT)
-        if width:
-            shot = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
-            found += [
-                f"{name}: {what}"
-                for what in faint(np.array(shot), paper if alpha else [255] * 3, raster)
-            ]
+    for name, raster, png in page.evaluate(FIGURES, f"rgb({','.join(map(str, paper))})"):
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+        found += [f"{name}: {what}" for what in faint(picture, paper, raster)]
     return found

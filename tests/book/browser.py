@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import threading
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -114,40 +115,87 @@ def only(base, outside):
 
 def visit(browser, base, path, view):
     """Open one page in one view and measure it; refuse every request to another machine."""
-    return visits(browser, base, path, view)[view]
+    page, notes = reader(browser, base)
+    seen = look(page, notes, base, path, view)[view]
+    page.context.close()
+    return seen
 
 
-def visits(browser, base, path, view, *more):
-    """Open one page in one view, let the reader's system change to others, and measure each."""
-    outside, errors, missing = [], [], []
+def reader(browser, base):
+    """Open what pages are read in, one after the other; return it and the lists of its troubles."""
+    notes = {"outside": [], "errors": [], "missing": []}
 
     def console(message):
         # a refused or missing file is reported by its own rule
         if message.type == "error" and "Failed to load resource" not in message.text:
-            errors.append(message.text)
+            notes["errors"].append(message.text)
 
-    context = browser.new_context(**VIEWS[view])
-    context.route("**/*", only(base, outside))
+    def answered(response):
+        if response.status >= 400:
+            notes["missing"].append(f"{response.status} {response.url}")
+
+    context = browser.new_context(**DESK)
+    elsewhere = re.compile(rf"^(?!{re.escape(base)}|data:|blob:)")  # the others do not come by here
+    context.route(elsewhere, only(base, notes["outside"]))
     page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("pageerror", lambda error: notes["errors"].append(str(error)))
     page.on("console", console)
-    page.on(
-        "response",
-        lambda answer: (
-            missing.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
-        ),
-    )
+    page.on("response", answered)
+    return page, notes
+
+
+def look(page, notes, base, path, *views):
+    """Load a page in the first view, let the reader's system change to others, and measure each."""
+
+    def turn(view):
+        page.set_viewport_size(VIEWS[view]["viewport"])
+        page.emulate_media(color_scheme=VIEWS[view]["color_scheme"])
+
+    def settle(view):
+        turn(view)
+        page.evaluate(SETTLE, VIEWS[view]["color_scheme"])
+
+    for each in notes.values():
+        each.clear()
+    turn(views[0])
     page.goto(f"{base}/{path}", wait_until="load")
     seen = {}
-    for each in (view, *more):
-        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
-        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
+    for view in views:
+        settle(view)
         measured = page.evaluate(MEASURE)
-        faint = access.faint_figures(page, measured["background"]) if each != "phone" else []
-        seen[each] = Visit(measured, outside, errors, missing, faint, [])
-    for each in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
-        page.emulate_media(color_scheme=VIEWS[each]["color_scheme"])
-        page.evaluate(SETTLE, VIEWS[each]["color_scheme"])
-        seen[each].violations.extend(access.violations(page, colours_only=each == "dark"))
-    context.close()
-    return seen
+        faint = access.faint_figures(page, measured["background"]) if view != "phone" else []
+        seen[view] = Visit(measured, faint=faint, violations=[], **notes)
+    for view in seen.keys() - {"phone"}:  # last, since it takes the formulas off the page
+        settle(view)
+        seen[view].violations.extend(access.violations(page, colours_only=view == "dark"))
+    page.evaluate("() => localStorage.clear()")  # the next page is the first that a reader sees
+    noted = {kind: found.copy() for kind, found in notes.items()}
+    return {view: each._replace(**noted) for view, each in seen.items()}
+
+
+def faults(view, seen):
+    """List what is wrong with a page, by what was seen of it in a view."""
+    measured, dark = seen.measured, view == "dark"
+    found = [
+        *(f"request to elsewhere: {each}" for each in seen.outside),
+        *(f"error of a script: {each}" for each in seen.errors),
+        *(f"missing: {each}" for each in seen.missing),
+        *(f"mathematics as text: {each}" for each in measured["raw"]),
+        *(f"error of MathJax: {each}" for each in measured["mathErrors"]),
+        *(f"faint: {each}" for each in seen.faint),
+        *(f"axe: {each}" for each in seen.violations),
+    ]
+    if view == "phone" and measured["sideways"] > 0:
+        found.append(f"scrolls sideways by {measured['sideways']} pixels")
+    # inverting white by 0.9294 gives 18 of 255, which is this background
+    if dark and (measured["theme"], measured["background"]) != ("dark", "rgb(18, 18, 18)"):
+        found.append(f"theme {measured['theme']} with background {measured['background']}")
+    for figure in measured["figures"]:
+        wanted = "none" if figure["photograph"] else "invert(0.9294) hue-rotate(180deg)"
+        if not figure["shown"]:
+            found.append(f"not shown: {figure['source']}")
+        if dark and figure["filter"] != wanted:
+            found.append(f"filter {figure['filter']}: {figure['source']}")
+        if dark and not figure["photograph"] and figure["background"] != "rgba(0, 0, 0, 0)":
+            found.append(f"background {figure['background']}: {figure['source']}")
+    return found

@@ -8,9 +8,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-import access
+import live
 import pytest
-from browser import opened, serve, visits
+from browser import serve
 from chromium import HOW_TO_GET, find_chromium, launch
 from outputs import Build, made, make
 from page_rules import ROOT
@@ -60,26 +60,39 @@ def served(html):
 
 
 @pytest.fixture(scope="session")
-def seen(served, chromium):
-    """Return a function that opens a page in a view, each once for all rules."""
-    # Of two themes one is loaded, the other switched to: half the pages load dark, half light.
-    both = cache(lambda page: visits(chromium, served, page, *themes(page)))
-    phone = cache(lambda page: visits(chromium, served, page, "phone"))
-    return lambda page, view: (phone if view == "phone" else both)(page)[view]
+def modules(chromium):
+    """Return a function from a live figure to a page that has its module as `lop`."""
 
+    @cache
+    def module(name):
+        page = live.page_for_figures(chromium)
+        live.show(page, name, places=0)
+        return page
 
-def themes(page):
-    """Return the theme in which to load a page, and the one to switch to."""
-    return ("light", "dark") if sum(page.encode()) % 2 else ("dark", "light")
+    return module
 
 
 @pytest.fixture(scope="session")
-def by_keyboard(served, chromium):
-    """Return a function that goes through a page by keyboard alone, once for all rules."""
+def bare_pages(chromium):
+    """Return a page for live figures on a desk, another on a phone, and what goes wrong there."""
+    phone = {"view": "phone", "has_touch": True}
+    pages = [live.page_for_figures(chromium, **options) for options in ({}, phone)]
+    errors = []
+    for page in pages:
+        page.on("pageerror", lambda error: errors.append(str(error)))
+    return *pages, errors
 
-    @cache
-    def go(page):
-        with opened(chromium, served, page, "light") as open_page:
-            return {**access.walk(open_page), "presses": access.presses(open_page)}
 
-    return go
+@pytest.fixture
+def figure(bare_pages):
+    """Return a function that shows a live figure alone on a page; an error there fails the test."""
+    *pages, errors = bare_pages
+
+    def figure(name, address="", *, phone=False, theme="light", motion="no-preference", **more):
+        pages[phone].emulate_media(color_scheme=theme, reduced_motion=motion)
+        return live.show(pages[phone], name, address, **more)
+
+    yield figure
+    found = errors.copy()
+    errors.clear()
+    assert found == []

@@ -1,15 +1,13 @@
 """The pages as a reader meets them, in headless Chromium with the network off."""
 
 import re
+from functools import partial
 
 import access
 import pytest
-from browser import opened
+from browser import faults, look, opened, reader
 from page_rules import PAGES
 
-every_page = pytest.mark.parametrize("page", PAGES)
-every_view = pytest.mark.parametrize("view", ["light", "dark", "phone"])
-both_themes = pytest.mark.parametrize("view", ["light", "dark"])
 # A page of each kind: with figures, with everything, with tables, with signatures, the search.
 CHAPTER = "book/parsimony/law.html"
 KINDS = [
@@ -19,96 +17,32 @@ KINDS = [
     "book/appendix/api/networks.html",
     "search.html",
 ]
-each_kind = pytest.mark.parametrize("page", KINDS)
 
 
-@every_page
-@every_view
-def test_no_request_leaves_the_machine(seen, page, view):
-    assert seen(page, view).outside == []
+@pytest.fixture(scope="module")
+def book(served, chromium):
+    """Return a function that looks at a page in some views; each but the first finds files kept."""
+    page, notes = reader(chromium, served)
+    yield partial(look, page, notes, served)
+    page.context.close()
 
 
-@every_page
-@every_view
-def test_no_script_error(seen, page, view):
-    assert seen(page, view).errors == []
-
-
-@every_page
-@every_view
-def test_nothing_is_missing(seen, page, view):
-    assert seen(page, view).missing == []
-
-
-@every_page
-def test_mathematics_renders(seen, page):
-    measured = seen(page, "light").measured
-    assert measured["raw"] == []
-    assert measured["mathErrors"] == []
-
-
-@every_page
-def test_no_sideways_scroll_on_a_phone(seen, page):
-    assert seen(page, "phone").measured["sideways"] <= 0
-
-
-@every_page
-@every_view
-def test_figures_show(seen, page, view):
-    assert [
-        figure["source"] for figure in seen(page, view).measured["figures"] if not figure["shown"]
-    ] == []
-
-
-@every_page
-def test_figures_belong_to_the_dark_page(seen, page):
-    measured = seen(page, "dark").measured
-    assert measured["theme"] == "dark"
-    # inverting white by 0.9294 gives 18 of 255, which is this background
-    assert measured["background"] == "rgb(18, 18, 18)"
-    for figure in measured["figures"]:
-        if figure["photograph"]:  # keeps its colours
-            assert figure["filter"] == "none", figure["source"]
-            continue
-        assert figure["filter"] == "invert(0.9294) hue-rotate(180deg)", figure["source"]
-        assert figure["background"] == "rgba(0, 0, 0, 0)", figure["source"]
-
-
-@every_page
-@both_themes
-def test_figures_are_legible(seen, page, view):
-    assert seen(page, view).faint == []
-
-
-@both_themes
 @pytest.mark.parametrize("page", [*PAGES, "search.html", "genindex.html"])
-def test_axe_finds_nothing_serious(seen, page, view):
-    assert seen(page, view).violations == []
+def test_a_page_is_whole_legible_and_asks_nobody_else(book, page):
+    """Light, dark and on a phone: loaded once; of two pages one is dark first."""
+    themes = ("light", "dark") if sum(page.encode()) % 2 else ("dark", "light")
+    seen = book(page, *themes, "phone")
+    found = {view: faults(view, each) for view, each in seen.items()}
+    assert found == {view: [] for view in seen}
 
 
-@each_kind
-def test_tab_reaches_everything(by_keyboard, page):
-    assert by_keyboard(page)["unreached"] == []
-
-
-@each_kind
-def test_the_focus_is_seen(by_keyboard, page):
-    assert by_keyboard(page)["unmarked"] == []
-
-
-@each_kind
-def test_nothing_needs_a_mouse(by_keyboard, page):
-    assert by_keyboard(page)["mouseOnly"] == []
-
-
-@each_kind
-def test_the_first_stop_skips_to_the_text(by_keyboard, page):
-    assert "Skip to main content" in by_keyboard(page)["first"]
-
-
-@each_kind
-def test_enter_works_every_control(by_keyboard, page):
-    worked = by_keyboard(page)["presses"]
+@pytest.mark.parametrize("page", KINDS)
+def test_a_page_can_be_used_by_keyboard_alone(served, chromium, page):
+    with opened(chromium, served, page, "light") as open_page:
+        walked = access.walk(open_page)
+        assert "Skip to main content" in walked.pop("first")
+        assert walked == {"unreached": [], "unmarked": [], "mouseOnly": []}
+        worked = access.presses(open_page)
     assert [control for control, does in worked.items() if not does] == []
     # it has a control of each kind: search, theme, source, option of a quiz, solution, menu
     if page == CHAPTER:

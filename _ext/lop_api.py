@@ -1,9 +1,8 @@
 """The API pages: what autodoc and napoleon leave to do for the docstrings of ``lop_utils``.
 
-* A name in single backticks, ``dln.gradients`` say, becomes a link, and plain code where it
+* A name in single backticks, ``descent.train`` say, becomes a link, and plain code where it
   names no object of the package.
 * napoleon takes the docstring of a field for ``type: description``, unless a comment stands above.
-* What a module only passes on is described once, where it is defined.
 """
 
 from sphinx.util.nodes import make_refnode
@@ -12,25 +11,21 @@ PACKAGE = "lop_utils"
 
 
 def adapt(app, what, name, obj, options, lines):
-    """Leave the docstring of a field as it is written; point to the home of what is passed on."""
+    """Leave the docstring of a field as it is written."""
     if what in ("attribute", "data", "property"):
         pythons_own = lines[:1] and lines[0].startswith("Alias for field number")
         lines[:] = [] if pythons_own else ["..", "", *lines]
-    module, _, short = name.rpartition(".")
-    home = getattr(obj, "__module__", None) or module
-    of_module = what in ("function", "class", "exception") and module.count(".") == 1
-    if of_module and home != module and home.startswith(f"{PACKAGE}."):
-        lines[:] = [f"The same as :py:obj:`{home}.{short}`."]
 
 
 def resolve(app, env, node, contnode):
     """Find ``module.name`` of the package; leave anything else in backticks as code."""
     if node.get("refdomain") != "py" or node.get("reftype") != "obj":
         return None
-    target = f"{PACKAGE}.{node['reftarget']}"
-    found = env.get_domain("py").objects.get(target)
-    if found is None:
+    known, name = env.get_domain("py").objects, node["reftarget"]
+    places = (f"{PACKAGE}.{name}", f"{PACKAGE}.book.{name}")
+    if (target := next((place for place in places if place in known), None)) is None:
         return contnode
+    found = known[target]
     where = node.get("refdoc", env.docname)
     return make_refnode(app.builder, where, found.docname, found.node_id, contnode, target)
 

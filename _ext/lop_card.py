@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from sphinxext.opengraph import get_tags
 
 RECORD = "book/_recorded/intro-spectrum.json"
-RISES, FALLS, REST = "#0072b2", "#d55e00", "#7a818c"  # as in lop_utils.plots
+RISES, FALLS, REST = "#0072b2", "#d55e00", "#7a818c"  # as in lop_utils.book.plots
 LONGEST = 200  # characters of a sentence
 
 

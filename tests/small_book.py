@@ -55,7 +55,7 @@ CLAIM = {
     "source": "arithmetic",
     "shown": "4 ≤ 9",
 }
-# A cell that does, in the test's own words, what lop_utils.claims does.
+# A cell that does, in the test's own words, what lop_utils.book.claims does.
 CLAIM_CELL = f"""```{{code-cell}}
 :tags: [claim]
 

@@ -82,7 +82,8 @@ def missing(function, conventions):
     said = {name.strip(" *") for head in heads for name in head.split(",")}
     lacking = set(signature.parameters) - said - set(re.findall(r"``(\w+)``", conventions))
     lacking |= said - set(signature.parameters)
-    if signature.return_annotation not in (None, "None") and not re.match("Return|Yield|Train", summary):
+    told = re.match("Return|Yield|Train", summary)
+    if signature.return_annotation not in (None, "None") and not told:
         lacking |= {"Returns"} - set(sections)
     if re.search(r"^\s+raise \w|\b_checks\.", inspect.getsource(function), flags=re.M):
         lacking |= {"Raises"} - set(sections)

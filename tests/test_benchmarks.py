@@ -131,10 +131,10 @@ def test_agree_raises_where_numbers_differ(common):
 
 
 def test_record_is_read_by_the_package(common, monkeypatch, tmp_path):
-    monkeypatch.setattr("lop_utils.scale._CHECKOUT", tmp_path)
+    monkeypatch.setattr("lop_utils.book.scale._CHECKOUT", tmp_path)
     monkeypatch.setattr(common, "jax_or_none", lambda: None)
     common.record("example", {"columns": ["d"], "rows": [[3]]})
-    found = common.scale.recorded("bench-example")
+    found = common.scale.load_result("bench-example")
     assert found["values"]["rows"] == [[3]]
     assert found["values"]["environment"]["jax"] is None
     assert os.environ.get("LOP_SCALE") != "paper"

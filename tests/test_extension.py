@@ -13,7 +13,7 @@ import pytest
 from lop_claims import CLAIM_MIME
 from small_book import CLAIM, CLAIM_CELL, HEADER, Book
 
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 
 INDEX = "# Index\n\n```{toctree}\nlists\nchapter/one\n```\n"
 LISTS = "# Lists\n\n```{claims}\n```\n\n```{status}\n```\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.S)

@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-import live
+import figure_page
 import pytest
 from browser import serve
 from chromium import HOW_TO_GET, find_chromium, launch
@@ -65,8 +65,8 @@ def modules(chromium):
 
     @cache
     def module(name):
-        page = live.page_for_figures(chromium)
-        live.show(page, name, places=0)
+        page = figure_page.page_for_figures(chromium)
+        figure_page.show(page, name, places=0)
         return page
 
     return module
@@ -76,7 +76,7 @@ def modules(chromium):
 def bare_pages(chromium):
     """Return a page for live figures on a desk, another on a phone, and what goes wrong there."""
     phone = {"view": "phone", "has_touch": True}
-    pages = [live.page_for_figures(chromium, **options) for options in ({}, phone)]
+    pages = [figure_page.page_for_figures(chromium, **options) for options in ({}, phone)]
     errors = []
     for page in pages:
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -90,7 +90,7 @@ def figure(bare_pages):
 
     def figure(name, address="", *, phone=False, theme="light", motion="no-preference", **more):
         pages[phone].emulate_media(color_scheme=theme, reduced_motion=motion)
-        return live.show(pages[phone], name, address, **more)
+        return figure_page.show(pages[phone], name, address, **more)
 
     yield figure
     found = errors.copy()

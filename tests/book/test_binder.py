@@ -102,7 +102,7 @@ def address(log, server):
 
 def test_the_package_is_there_and_works(binder):
     _, environment = binder
-    code = "from lop_utils import scale; print(scale.recorded('law-wide')['values']['d'])"
+    code = "from lop_utils import scale; print(scale.load_result('law-wide')['values']['d'])"
     assert run("python", "-c", code, env=environment).strip() == "1000"
 
 
@@ -140,7 +140,7 @@ def test_the_button_opens_a_chapter_as_a_notebook_that_runs(lab, chromium):
 PLAY = """
 import ipywidgets
 from matplotlib.figure import Figure
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 
 def power(n=2):
     figure = Figure(figsize=(3, 2))

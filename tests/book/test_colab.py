@@ -151,7 +151,7 @@ def oldest(machine):
 
 
 SHOWN = """
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 for name in ("law", "completion", "features", "cost"):
     shown = widgets.live(name)
     bundle, _ = shown._repr_mimebundle_()

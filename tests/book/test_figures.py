@@ -7,16 +7,16 @@ import json
 import re
 
 import access
-import live
+import figure_page
 import numpy as np
 import pytest
 import stills
 from browser import SETTLE, VIEWS
-from live import button, field, frames, said, set_to, setting
+from figure_page import button, field, frames, said, set_to, setting
 from page_rules import ROOT, soup
 from PIL import Image
 
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 
 NAMES = stills.names()
 TRAINED = ["law", "completion", "features"]
@@ -98,7 +98,7 @@ SETTINGS = {
 @each_figure
 def test_no_text_is_clipped_or_covers_another(figure, name):
     for width, address in itertools.product((342, 350, 623, 900), SETTINGS[name]):
-        found, height = live.texts(figure(name, address), width)
+        found, height = figure_page.texts(figure(name, address), width)
         assert len(found) > 8, address
         for text, left, right, y in found:
             assert -0.5 <= left and right <= width + 0.5, (address, width, text)

@@ -27,7 +27,7 @@ SOUGHT = {
     "sigma": "notation.html#symbol-sigma_i",
     "rhat": "notation.html#symbol-rhat",
     "effective rank": "glossary.html#term-effective-rank",
-    "invariant_subspaces": "law.html#lop_utils.parsimony.invariant_subspaces",
+    "invariant_subspaces": "law.html#lop_utils.law.invariant_subspaces",
     "law of parsimony": "parsimony/law.html",
 }
 

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from live import button, drag, enter, field, said
+from figure_page import button, drag, enter, field, said
 
-from lop_utils import descent, dln, losses
+from lop_utils import descent, init, losses, networks
 
 F64 = torch.float64
 RUN = """([settings, M, stops]) => {
@@ -51,11 +51,11 @@ def test_it_trains_as_torch_trains_the_wide_network(
 ):
     """The whole network, d by d, on torch's side; the overlap of its start on the other."""
     sigma = torch.tensor(module.evaluate("(r) => [...lop.strengths(r)]", r), dtype=F64)
-    U, V = (dln.orthogonal_init((d, d), 1.0, generator=generator)[0][:, :r] for _ in "UV")
-    Ws = dln.orthogonal_init((d,) * (L + 1), eps, generator=generator)
-    M = V.T @ (dln.end_to_end(Ws) / eps**L).T @ U
-    residual = losses.matrix_residual(U * sigma @ V.T)
-    states = descent.gradient_descent(Ws, residual, eta=eta, lam=lam, steps=steps)
+    U, V = (init.orthogonal((d, d), 1.0, generator=generator)[0][:, :r] for _ in "UV")
+    Ws = init.orthogonal((d,) * (L + 1), eps, generator=generator)
+    M = V.T @ (networks.end_to_end(Ws) / eps**L).T @ U
+    loss = losses.squared_error(U * sigma @ V.T)
+    states = descent.train(Ws, loss, eta=eta, lam=lam, steps=steps)
     settings = {"d": d, "r": r, "L": L, "eps": eps, "eta": eta, "lam": lam}
     stops = [1, steps]
     found = module.evaluate(RUN, [settings, M.flatten().tolist(), stops])

@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from live import button, enter, field, said, setting
+from figure_page import button, enter, field, said, setting
 
-from lop_utils import compression, descent, dln, losses, widgets
+from lop_utils import compression, descent, init, losses, networks
+from lop_utils.book import live as widgets
 
 F64 = torch.float64
 USUAL = {each["name"]: each["value"] for each in widgets.controls("completion")}
@@ -103,21 +104,21 @@ def test_both_networks_train_as_torch_trains_them(module, change):
     d, k, stops = settings["d"], 2 * settings["r"], [1, 800]
     found = run(module, *stops, **change)
     Phi, rate = found["Phi"], settings["eta"] / found["dense"]
-    residual = losses.masked_residual(found["mask"].bool(), Phi)
+    loss = losses.masked(found["mask"].bool(), Phi)
     for i, gamma in enumerate((settings["gamma"], 1)):
         start, *states = (state[i] for state in found["states"])
         Ws = layers(start, d, k)
         assert len(Ws) == settings["L"] + (2 if i == 0 else 0)
         rates = [gamma * rate, *[rate] * (len(Ws) - 2), gamma * rate]
         assert found["rates"][i] == pytest.approx([rate, gamma * rate], rel=1e-15)
-        trained = descent.gradient_descent(Ws, residual, eta=rates, steps=stops[-1])
+        trained = descent.train(Ws, loss, eta=rates, steps=stops[-1])
         wanted = [each for t, each in enumerate(trained) if t in stops]
         for steps, torchs, state in zip(stops, wanted, states, strict=True):
             for W, got, first in zip(torchs.Ws, layers(state, d, k), Ws, strict=True):
                 scale = torch.linalg.matrix_norm(W, 2)
                 assert (got - W).abs().max() <= 1e-9 * scale
                 assert (first - W).abs().max() > 1e-7 * scale or gamma == 0 or steps == 1
-            product = dln.end_to_end(torchs.Ws)
+            product = networks.end_to_end(torchs.Ws)
             scale = torch.linalg.matrix_norm(product, 2)
             assert (tensor(state["product"], d, d) - product).abs().max() <= 1e-9 * scale
             assert state["loss"] == pytest.approx(torchs.loss.item(), rel=1e-9, abs=1e-22)
@@ -137,10 +138,10 @@ def test_the_start_is_the_one_that_compress_reads_off_the_wide_network(module, c
     assert module.evaluate("(L) => lop.startScale(L)", L) == pytest.approx(eps, rel=1e-15)
     Phi, A, mask = found["Phi"], found["A"], found["mask"].bool()
     assert (A @ A.T - torch.eye(d)).abs().max() < 1e-13
-    first = dln.orthogonal_init((d,) * L, eps, generator=generator)
-    wide = [*first, eps ** (2 - L) * A @ dln.end_to_end(first).T]  # orthogonal, with product A
-    assert (dln.end_to_end(wide) / eps**L - A).abs().max() < 1e-12
-    surrogate = compression.truncate(mask * Phi / settings["p"], r)
+    first = init.orthogonal((d,) * L, eps, generator=generator)
+    wide = [*first, eps ** (2 - L) * A @ networks.end_to_end(first).T]  # orthogonal, with product A
+    assert (networks.end_to_end(wide) / eps**L - A).abs().max() < 1e-12
+    surrogate = compression.low_rank_approximation(mask * Phi / settings["p"], r)
     small = compression.compress(wide, surrogate, r, eps)
     Q, *inner, P = layers(start, d, k)
     assert (Q.T @ Q - small.V @ small.V.T).abs().max() < 1e-9
@@ -148,10 +149,10 @@ def test_the_start_is_the_one_that_compress_reads_off_the_wide_network(module, c
     assert (P @ Q - small.U @ small.V.T).abs().max() < 1e-9
     assert all(torch.equal(W, eps * torch.eye(k, dtype=F64)) for W in inner) and len(inner) == L
     rate, outer = found["rates"][0]
-    rates, residual = [outer, *[rate] * L, outer], losses.masked_residual(mask, Phi)
-    Ws = compression.factors(small)
-    *_, last = descent.gradient_descent(Ws, residual, eta=rates, steps=steps)
-    wanted, got = dln.end_to_end(last.Ws), tensor(end["product"], d, d)
+    rates, loss = [outer, *[rate] * L, outer], losses.masked(mask, Phi)
+    Ws = compression.with_outer_layers(small)
+    *_, last = descent.train(Ws, loss, eta=rates, steps=steps)
+    wanted, got = networks.end_to_end(last.Ws), tensor(end["product"], d, d)
     assert (got - wanted).abs().max() <= 1e-8 * torch.linalg.matrix_norm(wanted, 2)
 
 

@@ -1,4 +1,4 @@
-"""The live figure of costs: its numbers are lop_utils.cost's, and a reader can play with them."""
+"""The live figure of costs: its numbers are those of book.cost, and a reader can play with them."""
 
 import itertools
 import math
@@ -7,11 +7,12 @@ import time
 from functools import partial
 
 import pytest
-from live import drag, enter, field, said, texts
+from figure_page import drag, enter, field, said, texts
 
-from lop_utils import cost, footprint, scale, widgets
+from lop_utils.book import cost, scale
+from lop_utils.book import live as widgets
 
-RECORD = scale.recorded("bench-machine")["values"]
+RECORD = scale.load_result("bench-machine")["values"]
 CONTROLS = {each["name"]: each["value"] for each in widgets.controls("cost")}
 OWN = {"overhead": 1e-6, "rate": 1e10, "bandwidth": 1e9, "thin": 1e9, "fetch": 1e-8}
 ROWS = "(all) => all.map((settings) => lop.networks(settings).rows)"
@@ -61,18 +62,18 @@ def expected(d, r, L, p, w, bits, own=None):
 
     def dense(k):
         work = cost.dense_step(d, d, k, L, size=size)
-        memory = footprint.dense(d, d, k, L, size=size)
-        return footprint.parameters(d, d, k, L), work.thin, memory, cost.seconds(work, at(d, k))
+        memory = cost.dense_bytes(d, d, k, L, size=size)
+        return cost.parameters(d, d, k, L), work.thin, memory, cost.seconds(work, at(d, k))
 
     def sampled(k):
         work = cost.sampled_step(n, d, d, k, L, size=size)
-        memory, operations = footprint.sampled(n, d, d, k, L, size=size), work.thin + 6 * n * k
-        return footprint.parameters(d, d, k, L), operations, memory, cost.seconds(work, at(d, k))
+        memory, operations = cost.sampled_bytes(n, d, d, k, L, size=size), work.thin + 6 * n * k
+        return cost.parameters(d, d, k, L), operations, memory, cost.seconds(work, at(d, k))
 
     def square(k):
         work = cost.full_step(k, L, size=size)
-        memory = footprint.full(k, L, size=size)
-        return footprint.parameters(k, k, k, L), work.flops, memory, cost.seconds(work, at(k, k))
+        memory = cost.full_bytes(k, L, size=size)
+        return cost.parameters(k, k, k, L), work.flops, memory, cost.seconds(work, at(k, k))
 
     narrow = {"narrow, dense": dense(w), "narrow, sampled": sampled(w)}
     quicker = min(narrow, key=lambda name: narrow[name][-1])
@@ -120,7 +121,7 @@ def test_its_machine_is_the_recorded_one(module):
 
 def timed():
     """Yield what was timed on one thread: d, k, p or None, what the package counts, seconds."""
-    for d, name, seconds, ratio, *_ in scale.recorded("bench-model")["values"]["rows"]:
+    for d, name, seconds, ratio, *_ in scale.load_result("bench-model")["values"]["rows"]:
         k = int(re.search(r"width (\d+)|$", name).group(1) or 6)
         if "sampled" in name:
             p = float(re.search(r"(\d+)%", name).group(1)) / 100
@@ -130,11 +131,11 @@ def timed():
         else:
             yield d, k, cost.dense_step(d, d, k, 3), seconds
         yield d, d, cost.full_step(d, 3), seconds * ratio
-    for row in scale.recorded("bench-step")["values"]["rows"]:
+    for row in scale.load_result("bench-step")["values"]["rows"]:
         d, n = row["d"], row["n"]
         if row["p"] < 0.1 and "ours, 1 thread" in row["minimum"]:
             yield d, 10, cost.sampled_step(n, d, d, 10, 3), row["minimum"]["ours, 1 thread"]
-    for row in scale.recorded("bench-rows")["values"]["rows"]:
+    for row in scale.load_result("bench-rows")["values"]["rows"]:
         d, n = row["d"], row["n"]
         yield d, 10, cost.sampled_step(n, d, d, 10, 3), row["minimum"]["one"]
 

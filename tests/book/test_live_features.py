@@ -7,10 +7,11 @@ from functools import partial
 
 import pytest
 import torch
-from live import button, drag, enter, field, frames, said, setting
+from figure_page import button, drag, enter, field, frames, said, setting
 
-from lop_utils import descent, dln, losses, widgets
+from lop_utils import descent, init, losses, networks
 from lop_utils import features as measures
+from lop_utils.book import live as widgets
 
 F64 = torch.float64
 MOST = 10_000
@@ -67,13 +68,13 @@ def train(module, seed=1, **settings):
 def test_it_trains_as_torch_trains_the_wide_network(module, generator, K, n, L, eps):
     """The whole network of width N = K n on torch's side, from one start; and the picture of it."""
     N, stops = K * n, [1, 250]
-    Ws = dln.orthogonal_init((N,) * L + (K,), eps, generator=generator)
-    A, y = dln.end_to_end(Ws) / eps**L, torch.arange(K).repeat_interleave(n)
+    Ws = init.orthogonal((N,) * L + (K,), eps, generator=generator)
+    A, y = networks.end_to_end(Ws) / eps**L, torch.arange(K).repeat_interleave(n)
     G = torch.randn(2, N, dtype=F64, generator=generator)
     settings = {"K": K, "n": n, "L": L, "eps": eps}
     eta, found = module.evaluate(RUN, [settings, A.tolist(), G.tolist(), stops])
-    residual = losses.matrix_residual(torch.eye(K, dtype=F64)[y].T)  # inputs: unit vectors
-    states = descent.gradient_descent(Ws, residual, eta=eta, steps=stops[-1])
+    loss = losses.squared_error(torch.eye(K, dtype=F64)[y].T)  # inputs: unit vectors
+    states = descent.train(Ws, loss, eta=eta, steps=stops[-1])
     wanted = [state for t, state in enumerate(states) if t in stops]
     rest = [eps] * (N - 2 * K)
     for state, got in zip(wanted, found, strict=True):
@@ -85,12 +86,12 @@ def test_it_trains_as_torch_trains_the_wide_network(module, generator, K, n, L, 
             assert l < L or max(core[K:]) < 1e-100  # rows of zeros
         distance = (2 * state.loss.item()) ** 0.5
         assert abs((2 * got["loss"]) ** 0.5 - distance) <= 1e-9 * n**0.5
-        Z = dln.layer_outputs(state.Ws, torch.eye(N, dtype=F64))[:L]  # from the inputs on
-        C = measures.over_layers(measures.compression_metric, Z, y)
+        Z = networks.forward(state.Ws, torch.eye(N, dtype=F64))[:L]  # from the inputs on
+        C = measures.layerwise(measures.compression_metric, Z, y)
         assert (torch.tensor(got["C"], dtype=F64) / C - 1).abs().max() < 1e-9
         assert C[0].item() == pytest.approx((n - 1) * K / (K - 1))
     # Up to rotation, layer l as seen from the inputs: its start undone.
-    seen = [(dln.end_to_end(Ws[:l]) / eps**l).T @ Z[l] if l else Z[0] for l in range(L)]
+    seen = [(networks.end_to_end(Ws[:l]) / eps**l).T @ Z[l] if l else Z[0] for l in range(L)]
     for drawn, real, value in zip(got["drawn"], seen, got["C"], strict=True):
         assert_is_drawn(drawn, real, value, y, G)
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from browser import VIEWS
 
-from lop_utils import widgets
+from lop_utils.book import live as widgets
 
 SITE = "https://figures.invalid"
 PAGE = """<!doctype html><html lang="en"><head><title>{name}</title><link rel="icon" href="data:,">

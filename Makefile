@@ -33,7 +33,8 @@ SLIDES := _build/slides/index.html
 PDF := build/lop-book.pdf
 ARCHIVE := build/lop-book-html.zip
 
-PYTEST := $(ONE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+# A file stays in one process, which makes what its tests share once.
+PYTEST := $(ONE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 export TIMEFORMAT := %0R s
 
 .PHONY: help

@@ -1,7 +1,6 @@
 """Shared by the unit tests: one seeded generator a test, and the places a tensor can be.
 
-Of two processes one has all tests of a file, or all that look at one page in a browser. Where
-pytest lists the slowest tests, it also sums up the seconds of each file.
+Where pytest lists the slowest tests, it also sums up the seconds of each file.
 """
 
 from collections import Counter
@@ -42,17 +41,6 @@ def place(request) -> Place:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return Place({"dtype": dtype, "device": device}, 1e-12 if dtype == torch.float64 else 1e-4)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        group = item.path.name
-        if {"seen", "by_keyboard"} & set(getattr(item, "fixturenames", ())):
-            group = item.callspec.params["page"]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter):

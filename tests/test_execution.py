@@ -1,7 +1,5 @@
 """Chapters on their way into the execution cache; and what make quick runs."""
 
-import asyncio
-
 import notebooks
 import pytest
 from jupyter_cache import get_cache
@@ -40,13 +38,13 @@ def known(root):
 
 
 def test_what_ran_is_kept_and_not_run_again_and_what_failed_says_why(root):
-    (failed,) = asyncio.run(notebooks.execute_unknown(root)).items()
+    (failed,) = notebooks.execute_unknown(root).items()
     assert failed[0] == "bad" and "division by zero" in failed[1]
     assert known(root) == {"one", "two"}
     text = (root / "one.md").read_text(encoding="utf-8")
     (root / "one.md").write_text(text.replace("1 + 1", "1 + 2"), encoding="utf-8")
     assert known(root) == {"two"}
-    assert asyncio.run(notebooks.execute_unknown(root, only=["one"])) == {}
+    assert notebooks.execute_unknown(root, only=["one"]) == {}
     assert known(root) == {"one", "two"}
     (root / "lop_utils").mkdir()
     (root / "lop_utils" / "new.py").touch()  # the library has changed

@@ -83,6 +83,10 @@ quick: lint ## lint, and the tests of what differs from main
 weekly: $(WEEKLY) $(BOOK) ## play Colab and Binder, and read the book as Jupyter Book 2 does
 	@$(PYTEST) -m weekly --durations=10 tests
 
+.PHONY: mutants
+mutants: $(READY) ## plant forty faults, each of which its tests must see (half an hour)
+	@$(BIN)/python tests/mutants.py
+
 .PHONY: lint
 lint: $(READY) ## style, spelling and workflows
 	$(BIN)/ruff check

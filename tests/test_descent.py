@@ -544,7 +544,7 @@ def test_the_file_of_another_run_is_refused(file):
     for stream, arguments, message in [
         (run(start, 9), {"every": 4, "x": float}, r"file: wanted .* measures = \['x'\], got .* wi"),
         (run(start, 9), {"every": 3} | MEASURES, "file: wanted .* every = 3, got .*run.pt with 4"),
-        (run(WS, 9), {"every": 4} | MEASURES, "iterates: wanted .* at t = 5 .*, got t = 0 with ot"),
+        (run(WS, 9), {"every": 4} | MEASURES, "iterates: wanted .* at t = 5 .*, got t = 0 with"),
         (run(other, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 5 with others; start it f"),
         (run(deeper, 9), {"every": 4} | MEASURES, "iterates: .*, got t = 0 with others; start it"),
         (iterates([4]), {"every": 4} | MEASURES, "iterates: .*, got t = 4 with others"),

@@ -54,8 +54,8 @@ def test_what_ran_is_kept_and_not_run_again_and_what_failed_says_why(root):
 @pytest.mark.parametrize(
     ("name", "tests"),
     [
-        ("lop_utils/dln.py", {"tests/test_dln.py", "tests/test_architecture.py"}),
-        ("tests/test_dln.py", {"tests/test_dln.py"}),
+        ("lop_utils/networks.py", {"tests/test_networks.py", "tests/test_architecture.py"}),
+        ("tests/test_networks.py", {"tests/test_networks.py"}),
         ("tools/archive.py", {"tests/book/test_archive.py"}),
         ("Makefile", {"tests/test_workflows.py", "tests/test_repository.py"}),
         ("book/intro.md", {"tests/test_chapters.py", "tests/test_repository.py"}),

@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter):
         return
     seconds = Counter()
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
-        if hasattr(report, "when"):
+        if hasattr(report, "duration"):
             file = report.nodeid.partition("::")[0]
             seconds[file] += report.duration
             seconds[file.rpartition("/")[0] + "/"] += report.duration

@@ -53,7 +53,10 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("eta", [0.02, (0.02, 0.005), [0.0, 0.02], lambda t: 0.02], ids=str)
+ETAS = {"one": 0.02, "two": (0.02, 0.005), "frozen": [0.0, 0.02], "schedule": lambda t: 0.02}
+
+
+@pytest.mark.parametrize("eta", ETAS.values(), ids=ETAS)
 @pytest.mark.parametrize("lam", [0.0, 0.1])
 @pytest.mark.parametrize(("make", "optimiser", "options"), RULES.values(), ids=RULES)
 def test_every_step_is_torch_s(make, optimiser, options, lam, eta):

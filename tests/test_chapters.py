@@ -46,7 +46,7 @@ def test_code_can_be_read_in_one_look_and_figures_by_those_who_cannot_see(path):
             if not {"hide-input", "solution"} & set(tags):
                 assert len(code.splitlines()) <= 40, code
         assert "plt.show" not in code
-    drawing = ("plt.subplots", "widgets.live(")
+    drawing = ("plt.subplots", "live.live(")
     folded = [code for tags, code in cells(text) if "hide-input" in tags]
     drawn = sum(any(each in code for each in drawing) for code in folded)
     assert text.count("name: fig-") == text.count("alt: >-") == drawn

@@ -114,11 +114,6 @@ def test_its_numbers_are_those_of_the_package(module, own):
             assert all(0 < number < math.inf for number in got[name])
 
 
-def test_its_machine_is_the_recorded_one(module):
-    values = {name: RECORD[name] for name in ("sides", "rows", "widths", "constants")}
-    assert module.evaluate("() => lop.MACHINE") == values
-
-
 def timed():
     """Yield what was timed on one thread: d, k, p or None, what the package counts, seconds."""
     for d, name, seconds, ratio, *_ in scale.load_result("bench-model")["values"]["rows"]:

@@ -107,10 +107,6 @@ def calibrate(
     -------
     Machine
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> machine = calibrate(50, 4)

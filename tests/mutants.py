@@ -90,7 +90,7 @@ def caught(fault):
         more = {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(
-                words, cwd=folder, env=os.environ | more, capture_output=True, text=True, timeout=600
+                words, cwd=folder, env=os.environ | more, capture_output=True, text=True, timeout=300
             )
         except subprocess.TimeoutExpired:
             return "caught: it never ends", time.monotonic() - started

@@ -2,10 +2,10 @@ r"""Losses over observed entries that never form the matrix.
 
 Of :math:`\frac12\|\Omega\odot(PQ - \Phi)\|_F^2` a step needs, with the residual
 :math:`R = \Omega\odot(PQ - \Phi)`, only the gradients :math:`RQ^\top` in the tall factor P and
-:math:`P^\top R` in the wide factor Q: O(\|\Omega\| k), and nothing of size d x d. Each form here
-is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k), that differs from
-the others in cost alone; `of_factors` makes one of a deeper network out of it. ``seen`` is an
-`observed.ObservedEntries`, ``k`` the width of the factors.
+:math:`P^\top R` in the wide factor Q: O(n k) for n observed entries, and nothing of size d x d.
+Each form here is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k),
+that differs from the others in cost alone; `of_factors` makes one of a deeper network out of it.
+``seen`` is an `observed.ObservedEntries`, ``k`` the width of the factors.
 """
 
 import functools

@@ -96,7 +96,7 @@ def _factors(seen: ObservedEntries, Ws: Sequence[Tensor]) -> tuple[Tensor, Tenso
 
 
 def dense_loss(seen: ObservedEntries) -> Loss:
-    r"""Return the loss in the obvious way: the product in full, masked.
+    r"""Return the loss from the product in full, masked.
 
     The form to check the others against, and the fastest where most entries are observed.
 
@@ -203,7 +203,7 @@ def _has_csr(values: Tensor) -> bool:
 
 
 def tiled_loss(seen: ObservedEntries) -> Loss:
-    r"""Return the loss by the product tile by tile, of which the sample is kept.
+    r"""Return the loss from the product, formed tile by tile and kept where it is observed.
 
     A few rows of :math:`PQ` at a time are multiplied out and the observed entries picked from
     them. Multiplying is so much quicker than picking that this wins down to about a tenth

@@ -217,7 +217,7 @@ class Effects:
 
 
 def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
-    r"""Return what means alone can say: how kind a user is, and how well liked an item.
+    r"""Return the mean rating with an effect of each user and item, by ridge regression.
 
     With :math:`\mu` the mean of the ratings, the effects minimise
 

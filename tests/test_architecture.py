@@ -14,7 +14,7 @@ LAYERS = [  # a module imports only from rows above its own
     "_checks _files",
     "init networks observed recursions rules spectra",
     "features law losses",
-    "compression data descent factored images readouts",
+    "compression data descent factored images readouts stochastic",
     "_completing",
     "completion",
     "book.answers book.claims book.cost book.ratings book.scale book.sharded book._svg",

@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from lop_utils import _files, descent, rules
-from lop_utils.losses import Minibatches, least_squares, network, squared_error
+from lop_utils.losses import least_squares, network, squared_error
 from lop_utils.networks import stack
+from lop_utils.stochastic import Minibatches
 
 F64 = {"dtype": torch.float64}
 DIMS, STEPS = (4, 5, 3), 12
@@ -131,6 +132,12 @@ def test_a_method_that_forgets_would_not_pass(name, forgotten):
     without = whole[5]._replace(memory=whole[5].memory | {forgotten: blank})
     *_, last = RUNS[name](without, STEPS)
     assert max((A - B).abs().max() for A, B in zip(last.Ws, whole[12].Ws, strict=True)) > 1e-6
+
+
+def test_decay_is_that_of_half_the_squared_norms():
+    *_, last = descent.train(WS, LOSS, eta=0.02, lam=0.3, steps=1)
+    for W, W0, G in zip(last.Ws, WS, LOSS(WS).grads, strict=True):
+        assert (W - ((1 - 0.02 * 0.3) * W0 - 0.02 * G)).abs().max() < 1e-15
 
 
 @pytest.mark.parametrize("name", ["gradient-descent", "three"])

@@ -7,11 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lop_utils import losses, networks
-from lop_utils.losses import Minibatches, least_squares, masked, network, sensing, squared_error
+from lop_utils.losses import least_squares, masked, network, sensing, squared_error
 
 F64 = {"dtype": torch.float64}
 DX, DY, N, M = 5, 3, 7, 6
@@ -208,81 +207,6 @@ def test_a_network_is_differentiated_by_the_chain_rule():
     )
 
 
-# Minibatches
-
-
-def of_labels(X, Y):
-    """A loss whose value says which samples it was given."""
-    return lambda Ws: losses.ValueAndGradients(Y.flatten(), [1.0 * X])
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 4, 6, 12])
-def test_a_batch_is_drawn_without_replacement_and_evenly(batch):
-    n, draws = 12, 2000
-    loss = Minibatches(
-        of_labels, torch.ones(1, n), torch.arange(1.0, n + 1)[None], batch=batch, generator=0
-    )
-    counts, pairs = torch.zeros(n), torch.zeros(n, n)
-    for _ in range(draws):
-        drawn = (loss([]).value * batch / n).round().long() - 1  # the weight is N / batch
-        assert len(drawn) == batch == len(set(drawn.tolist()))
-        counts[drawn] += 1
-        pairs[drawn[:, None], drawn] += 1
-        assert torch.equal(loss([]).grads[0], torch.full((1, batch), n / batch))
-    p = batch / n
-    assert (counts / draws - p).abs().max() <= 5 * (p * (1 - p) / draws) ** 0.5
-    p = batch * (batch - 1) / n / (n - 1)  # of two samples together
-    off = pairs[~torch.eye(n, dtype=torch.bool)] / draws
-    assert (off - p).abs().max() <= 6 * (p * (1 - p) / draws) ** 0.5
-
-
-def test_minibatches_are_unbiased_and_follow_their_generator():
-    Ws, full = layers(), least_squares(X, Y)(layers())
-
-    def once(seed, make=least_squares):
-        return Minibatches(make, X, Y, batch=1, generator=seed)(Ws)
-
-    found = {once(seed).value.item(): once(seed) for seed in range(60)}
-    assert len(found) == N  # as many as samples
-    assert sum(found) / N == pytest.approx(full.value.item(), rel=1e-13)
-    for l, G in enumerate(full.grads):
-        assert worst([sum(it.grads[l] for it in found.values()) / N], [G]) < 1e-12
-    assert once(torch.Generator().manual_seed(3)).value == once(3).value
-    torch.manual_seed(3)
-    assert Minibatches(least_squares, X, Y, batch=1)(Ws).value == once(3).value
-    assert Minibatches(least_squares, X, Y, batch=1).generator is torch.default_generator
-    together = Minibatches(least_squares, X, Y, batch=2, generator=3)(networks.stack([Ws, Ws]))
-    assert together.value[0] == together.value[1]  # the same samples for all runs
-    everything = Minibatches(lambda X, Y: network(X, Y, [None] * 3), X, Y, batch=N)(Ws)
-    assert everything.value.item() == pytest.approx(full.value.item(), rel=1e-13)
-
-
-class Sizes(TorchDispatchMode):
-    """Which operations see a tensor of more numbers than that, and how large their results are."""
-
-    def __init__(self, more_than):
-        super().__init__()
-        self.limit, self.seen, self.made = more_than, [], 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        flat = torch.utils._pytree.tree_leaves((args, kwargs))
-        if any(isinstance(A, torch.Tensor) and A.numel() > self.limit for A in flat):
-            self.seen.append(func.__name__)
-        made = [A.numel() for A in torch.utils._pytree.tree_leaves(found) if hasattr(A, "numel")]
-        self.made = max([self.made, *made])
-        return found
-
-
-@pytest.mark.parametrize("n", [1000, 100_000])
-def test_a_step_costs_what_its_batch_costs(n):
-    loss = Minibatches(least_squares, torch.ones(DX, n, **F64), torch.ones(DY, n, **F64), batch=4)
-    with Sizes(more_than=500) as sizes:
-        loss(layers())
-    # The whole of the data is indexed, once each, and nothing else is done with it.
-    assert sizes.seen == ["index.Tensor"] * 2 and sizes.made <= 5056  # a generator's state
-
-
 # Refusals
 
 TWO = torch.ones(2, 3)
@@ -309,18 +233,6 @@ SEEN, MEASURED = torch.ones(2, 3, dtype=torch.bool), torch.ones(4, 2, 3)
         (lambda: sensing(MEASURED, np.ones(4)), ValueError, "y: wanted torch.float32 on cpu as As"),
         (lambda: network(TWO, TWO.T, []), ValueError, "Y: wanted shape (3, 3), got (3, 2)"),
         (lambda: network(TWO, TWO, [], alpha=0), ValueError, "alpha: wanted alpha > 0, got 0"),
-        (
-            lambda: Minibatches(squared_error, TWO, TWO.T, batch=1),
-            ValueError,
-            "Y: wanted shape (3, 3",
-        ),
-        (lambda: Minibatches(None, TWO, TWO, batch=0), ValueError, "batch: wanted batch >= 1, got"),
-        (lambda: Minibatches(None, TWO, TWO, batch=4), ValueError, "batch: wanted at most N = 3 s"),
-        (
-            lambda: Minibatches(None, TWO, TWO, batch=3, generator="a"),
-            TypeError,
-            "generator: wanted ",
-        ),
     ],
 )
 def test_data_are_refused_at_the_call(make, error, message):

@@ -41,10 +41,6 @@ def low_rank_target(
     Tensor, shape (d_y, d_x)
         A target of rank r.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> Phi = low_rank_target(4, 5, torch.tensor([3.0, 1.0]))
@@ -156,10 +152,6 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     -------
     Tensor, shape (K, N)
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> one_hot([1, 0], 3).T.tolist()
@@ -224,10 +216,6 @@ def load_photograph(name: str) -> Tensor:
     Tensor, shape (rows, cols)
         The luma ``0.299 red + 0.587 green + 0.114 blue`` (ITU-R BT.601) of the stored values,
         float64 between 0 (black) and 1 (white).
-
-    Raises
-    ------
-    ValueError
 
     References
     ----------

@@ -48,10 +48,6 @@ def class_means(Z: Tensor, y: Tensor) -> Tensor:
     -------
     Tensor, shape (..., d, K)
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> class_means(torch.tensor([[1.0, 3.0, 5.0]]), torch.tensor([0, 0, 1]))
@@ -89,10 +85,6 @@ def scatter(Z: Tensor, y: Tensor) -> Scatter:
     -------
     Scatter
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> within, between = scatter(torch.tensor([[0.0, 2.0, 9.0, 9.0]]), torch.tensor([0, 0, 1, 1]))
@@ -122,10 +114,6 @@ def compression_metric(Z: Tensor, y: Tensor) -> Tensor:
     -------
     Tensor, shape (...)
         Infinite where all class means coincide, NaN where all samples do.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -171,10 +159,6 @@ def discrimination_metric(Z: Tensor, y: Tensor) -> Tensor:
     Tensor, shape (...)
         Between 0 and 1 + 1/(K - 1).
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> discrimination_metric(torch.eye(2), torch.tensor([0, 1])).item()
@@ -198,10 +182,6 @@ def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
     -------
     Tensor, shape (...)
         Between 0 and 1 - 1/(K - 1).
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -231,10 +211,6 @@ def layerwise(
     Returns
     -------
     Tensor, shape (..., number of layers)
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -269,10 +245,6 @@ def geometric_fit(values: Tensor) -> Decay:
     -------
     Decay
         The ratio q, and R^2 of the line through the logarithms.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

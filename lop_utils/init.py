@@ -69,10 +69,6 @@ def orthogonal(
     -------
     list of Tensor
 
-    Raises
-    ------
-    TypeError, ValueError
-
     References
     ----------
     Yaras et al. (2023), arXiv:2306.01154; Mezzadri (2007), arXiv:math-ph/0609050, for the signs.
@@ -183,10 +179,6 @@ def aligned(
     list of Tensor
         ``(d, d)`` each but the last, ``(d_y, d)``.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     References
     ----------
     Saxe, McClelland and Ganguli (2013), arXiv:1312.6120.
@@ -227,10 +219,6 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     Returns
     -------
     list of Tensor
-
-    Raises
-    ------
-    TypeError, ValueError
 
     References
     ----------
@@ -284,10 +272,6 @@ def sampled_spectral(
     Returns
     -------
     SpectralStart
-
-    Raises
-    ------
-    TypeError, ValueError
 
     References
     ----------

@@ -54,10 +54,6 @@ def of_product(matrix_loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Loss:
     matrix_loss : callable
         Takes ``W`` of shape ``(..., d_L, d_0)``; returns the value and the gradient in ``W``.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     References
     ----------
     Saxe, McClelland and Ganguli (2013), arXiv:1312.6120, the equation of motion.
@@ -122,10 +118,6 @@ def squared_error(Phi: Tensor) -> Loss:
     Phi : Tensor, shape (d_y, d_x) or (..., d_y, d_x)
         Target, of all runs or of each.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> value, (R,) = squared_error([[1.0, 2.0]])([[[0.0, 0.0]]])
@@ -168,10 +160,6 @@ def masked(Omega: Tensor, Phi: Tensor) -> Loss:
     Omega, Phi : Tensor, shape (d_y, d_x)
         Which entries are observed, as bool; the target, finite elsewhere, too.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> value, (R,) = masked([[True, False]], [[1.0, 2.0]])([[[0.0, 0.0]]])
@@ -195,10 +183,6 @@ def sensing(As: Tensor, y: Tensor) -> Loss:
     ----------
     As, y : Tensor, shapes (m, d_y, d_x) and (m,)
         Measurement matrices and measurements.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -234,10 +218,6 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
         One behind each layer.
     alpha : float
         Factor at the output.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

@@ -42,10 +42,6 @@ def end_to_end(Ws: Sequence[Tensor]) -> Tensor:
     Tensor, shape (..., d_L, d_0)
         The one matrix that a linear network computes; a new tensor also where L = 1.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> W_1, W_2 = torch.eye(3)[:2], torch.tensor([[2.0, 5.0]])
@@ -215,10 +211,6 @@ def stack(runs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     list of Tensor
         L of them, the l-th of shape ``(B, d_l, d_{l-1})``.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> [W.shape for W in stack([[torch.ones(2, 3)], [torch.zeros(2, 3)]])]
@@ -266,10 +258,6 @@ def to_torch(
     -------
     Sequential
         Linear layers without bias, and what stands behind them.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

@@ -241,10 +241,6 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     Effects
         In the dtype and on the device of the values.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> seen = ObservedEntries([0, 0, 1, 1], [0, 1, 0, 1], [5.0, 3.0, 3.0, 1.0], (2, 2))

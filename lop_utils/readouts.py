@@ -68,10 +68,6 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     -------
     Collapse
 
-    Raises
-    ------
-    TypeError, ValueError
-
     References
     ----------
     Papyan, Han and Donoho (2020), arXiv:2008.08186; Zhu et al. (2021), arXiv:2105.02375, with
@@ -164,10 +160,6 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
     -------
     Probe
 
-    Raises
-    ------
-    TypeError, ValueError
-
     References
     ----------
     Alain and Bengio (2016), arXiv:1610.01644, for probing the layers of a network.
@@ -211,10 +203,6 @@ def principal_components(Z: Tensor, k: int = 2) -> Tensor:
     Tensor, shape (..., k, N)
         Rows in the order of their variance, with the scale of ``Z``; the sign of an axis is such
         that its largest coordinate is positive.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

@@ -54,10 +54,6 @@ def principal_angles(P: Tensor, Q: Tensor) -> Tensor:
     Tensor, shape (q,)
         From small to large, between 0 and pi / 2.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> E = torch.eye(3, dtype=torch.float64)
@@ -89,10 +85,6 @@ def vector_angles(U: Tensor, V: Tensor) -> Tensor:
     -------
     Tensor, shape (k,)
         Between 0 and pi / 2: a singular vector has no sign of its own.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -144,10 +136,6 @@ def singular_angles(W: Tensor, W_ref: Tensor, r: int) -> SingularAngles:
     -------
     SingularAngles
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> W = torch.diag(torch.tensor([3.0, 1.0, 1.0, 0.5]))
@@ -194,10 +182,6 @@ def effective_rank(s: Tensor) -> Tensor:
     Tensor, shape (...)
         Between 1 (one non-zero value) and k (all equal).
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> round(effective_rank(torch.tensor([2.0, 2.0, 2.0, 0.0])).item(), 4)
@@ -221,10 +205,6 @@ def stable_rank(s: Tensor) -> Tensor:
     Tensor, shape (...)
         Between 1 and the rank; moves little when small singular values do.
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> stable_rank(torch.tensor([2.0, 1.0, 1.0])).item()
@@ -247,10 +227,6 @@ def numerical_rank(s: Tensor, rtol: float) -> Tensor:
     Returns
     -------
     Tensor of int64, shape (...)
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------
@@ -276,10 +252,6 @@ def nuclear_norm_rank(s: Tensor, share: float) -> Tensor:
     Tensor of int64, shape (...)
         Of values, not of their squares: small values count for more than in a share of the
         variance.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

@@ -56,7 +56,7 @@ def test_imports_point_downward():
 def test_sizes():
     lines = {name: len(code.splitlines()) for name, code in SOURCE.items()}
     assert {name: count for name, count in lines.items() if count > 320} == {}
-    assert statistics.median(lines[name] for name in LIBRARY) <= 300
+    assert statistics.median(lines[name] for name in LIBRARY) <= 280
     assert len([name for name in LIBRARY if name[0] != "_"]) <= 18
     assert len([name for name, _ in PUBLIC if name in LIBRARY]) <= 120
     assert (PACKAGE / "py.typed").is_file()
@@ -85,8 +85,8 @@ def missing(function, conventions):
     told = re.match("Return|Yield|Train", summary)
     if signature.return_annotation not in (None, "None") and not told:
         lacking |= {"Returns"} - set(sections)
-    if re.search(r"^\s+raise \w|\b_checks\.", inspect.getsource(function), flags=re.M):
-        lacking |= {"Raises"} - set(sections)
+    if re.search(r"Error\n(?! )", sections.get("Raises", "") + "\n"):  # says that, but not when
+        lacking |= {"Raises"}
     return lacking | (set() if ">>> " in sections.get("Examples", "") else {"Examples"})
 
 
@@ -107,6 +107,7 @@ def test_the_rules_bite():
         raise ValueError
 
     f.__doc__ = "Do.\n\nParameters\n----------\na, b : int\n    Two.\ne\n"
+    f.__doc__ += "\nRaises\n------\nValueError\n"
     assert missing(f, "``c`` is known") == {"d", "e", "Returns", "Raises", "Examples"}
 
 

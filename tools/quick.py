@@ -14,14 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What a change of a file concerns besides the tests of its own name.
 CONCERNS = [
-    (
-        r"(book/.*\.md|_toc.yml)",
-        "tests/test_chapters.py tests/test_quizzes.py tests/test_course.py tests/test_repository.py",
-    ),
+    (r"(book/.*\.md|_toc.yml)", "tests/test_chapters.py tests/test_quizzes.py"),
+    (r"(book/.*\.md|_toc.yml)", "tests/test_course.py tests/test_repository.py"),
     (r"book/_figures/.*", "tests/book/test_figures.py tests/lop_book/test_live.py"),
     (r"book/_figures/(kit|numbers)\.js", "tests/book/test_live_law.py"),
-    (r"tests/book/(page|find)_rules\.py", "tests/book/test_rules_bite.py tests/book/test_finding.py"),
-    (r"tests/book/(page|find)_rules\.py", "tests/book/test_static.py"),
+    (r"tests/book/page_rules\.py", "tests/book/test_rules_bite.py tests/book/test_static.py"),
+    (r"tests/book/find_rules\.py", "tests/book/test_finding_bites.py tests/book/test_finding.py"),
     (r"tests/book/(browser|access|figure_page)\.py", "tests/book/test_browser.py"),
     (r"lop_utils/_completing\.py", "tests/test_completion.py"),
     (r"(Makefile|\.ci/.*|\.github/.*)", "tests/test_workflows.py tests/test_repository.py"),

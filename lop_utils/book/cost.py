@@ -108,10 +108,6 @@ def calibrate(
     -------
     Machine
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> machine = calibrate(50, 4)

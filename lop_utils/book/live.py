@@ -63,10 +63,6 @@ def module(name: str) -> str:
     one text: so an import is replaced by the file that it names. Lines of comment alone are left
     out, a quarter of the text; the files have them.
 
-    Raises
-    ------
-    ValueError
-
     Examples
     --------
     >>> "import " in module("law"), "export default live(" in module("law")
@@ -198,10 +194,6 @@ def live(name: str, **settings: float) -> Live:
     ----------
     **settings : number
         Where its sliders stand at first, such as ``d=500``; see `controls`.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

@@ -104,10 +104,6 @@ def spectrum_over_time(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:
     -------
     Axes
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> ax = spectrum_over_time(Figure().subplots(), torch.arange(2), torch.rand(2, 9), r=2)
@@ -220,10 +216,6 @@ def magnitudes(ax: Axes, A: Tensor) -> AxesImage:
     -------
     AxesImage
         For a colour bar; its ``axes`` is ``ax``.
-
-    Raises
-    ------
-    TypeError, ValueError
 
     Examples
     --------

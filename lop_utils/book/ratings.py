@@ -66,10 +66,6 @@ def simulate_ratings(
     -------
     ObservedEntries
 
-    Raises
-    ------
-    TypeError, ValueError
-
     Examples
     --------
     >>> simulate_ratings(50, 80, 1000, rank=3, noise=0.8, generator=0)

@@ -51,10 +51,6 @@ def pick(*, book: _T, paper: _T) -> _T:
     object
         One of the two, as it is.
 
-    Raises
-    ------
-    ValueError, FileNotFoundError
-
     Examples
     --------
     >>> pick(book=200, paper=1000)
@@ -78,10 +74,6 @@ def checkpoint(id: str) -> Path | None:
     -------
     Path or None
         ``None`` at book scale, where a run takes seconds and nothing is kept.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
 
     Examples
     --------
@@ -151,10 +143,6 @@ def save_result(id: str, values: dict[str, Any], *, seed: int, device: str, seco
         What it ran on.
     seconds : float
         How long it took.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
 
     Examples
     --------

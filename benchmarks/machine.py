@@ -6,6 +6,7 @@ matrices are too large for the caches.
 
 import common
 import torch
+
 from lop_utils.book import cost
 
 SIDES, ROWS, WIDTHS = (200, 1000, 3000), (200, 1000, 3000, 100_000, 1_000_000), (1, 4, 10, 40, 160)

@@ -16,9 +16,9 @@ from lop_utils import compression, data, descent, init, losses, networks
 LEVEL, EVERY = 1e-3, 25
 
 
-def until(Ws, residual, Phi, eta, most):
+def until(Ws, loss, Phi, eta, most):
     """Train until the error is below LEVEL; return iterations (None if never) and seconds."""
-    run, spent = descent.train(Ws, residual, eta=eta, steps=most), 0.0
+    run, spent = descent.train(Ws, loss, eta=eta, steps=most), 0.0
     while True:
         began = time.perf_counter()
         it = next(run, None)
@@ -72,12 +72,12 @@ def main():
         Phi = data.low_rank_target(d, d, s, generator=generator)
         Omega = torch.rand(d, d, generator=generator) < p
         Ws0 = init.orthogonal((d,) * (L + 1), eps, generator=generator)
-        residual = losses.masked(Omega, Phi)
+        loss = losses.masked(Omega, Phi)
         for name, make in contenders(Ws0, Omega * Phi / p, r, eps, 0.15 / p, generator).items():
             began = time.perf_counter()
             Ws, eta = make()
             setup = time.perf_counter() - began
-            hit, spent = until(Ws, residual, Phi, eta, most)
+            hit, spent = until(Ws, loss, Phi, eta, most)
             found.setdefault(name, []).append((hit, spent, setup, sum(W.numel() for W in Ws)))
             print(f"seed {seed} {name:<15} {hit} iterations, {spent:.2f} s", flush=True)
     rows = []

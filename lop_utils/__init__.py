@@ -1,6 +1,6 @@
 """What the book on the law of parsimony computes with.
 
-Import the modules by name: ``from lop_utils import descent, dln, parsimony, plots``.
+Import the modules by name: ``from lop_utils import descent, init, losses``.
 """
 
 __version__ = "0.1.0"

@@ -85,7 +85,7 @@ def low_rank_approximation(M: Tensor, rhat: int) -> Tensor:
 
 
 def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compressed:
-    r"""Find the narrow network that trains exactly as the wide one: scheme (A).
+    r"""Return the narrow network that trains exactly as the wide one: scheme (A).
 
     With :math:`A = W_{L:1}(0)/\varepsilon^L` and the target's leading singular vectors, the
     columns of ``V`` span :math:`[V_{\hat r},\, A^\top U_{\hat r}]`, and ``U`` is their image

@@ -162,7 +162,7 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | int | None = None) -> Tensor:
-    """Return where n samples of each class stand, drawn without replacement.
+    """Return the indices of n samples of each class, drawn without replacement.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def train(
     steps: int,
     every: int = 1,
 ) -> Iterator[Iterate]:
-    r"""Train all layers at once; by default by gradient descent with weight decay.
+    r"""Return the iterates of training all layers at once, by default by gradient descent.
 
     .. math:: W_l(t+1) = (1 - \eta_l\lambda)\,W_l(t) - \eta_l\,\nabla_l\ell(W(t))
 

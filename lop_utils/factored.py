@@ -2,10 +2,10 @@ r"""Losses over observed entries that never form the matrix.
 
 Of :math:`\frac12\|\Omega\odot(PQ - \Phi)\|_F^2` a step needs, with the residual
 :math:`R = \Omega\odot(PQ - \Phi)`, only the gradients :math:`RQ^\top` in the tall factor P and
-:math:`P^\top R` in the wide factor Q: O(\|\Omega\| k), and nothing of size d x d. Each form here
-is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k), that differs from
-the others in cost alone; `of_factors` makes one of a deeper network out of it. ``seen`` is an
-`observed.ObservedEntries`, ``k`` the width of the factors.
+:math:`P^\top R` in the wide factor Q: O(n k) for n observed entries, and nothing of size d x d.
+Each form here is a `losses.Loss` of the two layers ``[Q, P]``, of shapes (k, d_x) and (d_y, k),
+that differs from the others in cost alone; `of_factors` makes one of a deeper network out of it.
+``seen`` is an `observed.ObservedEntries`, ``k`` the width of the factors.
 """
 
 import functools
@@ -96,7 +96,7 @@ def _factors(seen: ObservedEntries, Ws: Sequence[Tensor]) -> tuple[Tensor, Tenso
 
 
 def dense_loss(seen: ObservedEntries) -> Loss:
-    r"""Return the loss in the obvious way: the product in full, masked.
+    r"""Return the loss from the product in full, masked.
 
     The form to check the others against, and the fastest where most entries are observed.
 
@@ -203,7 +203,7 @@ def _has_csr(values: Tensor) -> bool:
 
 
 def tiled_loss(seen: ObservedEntries) -> Loss:
-    r"""Return the loss by the product tile by tile, of which the sample is kept.
+    r"""Return the loss from the product, formed tile by tile and kept where it is observed.
 
     A few rows of :math:`PQ` at a time are multiplied out and the observed entries picked from
     them. Multiplying is so much quicker than picking that this wins down to about a tenth

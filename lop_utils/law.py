@@ -74,7 +74,7 @@ def _first_basis(A: Tensor, Phi: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor
 def invariant_subspaces(
     Ws0: Sequence[Tensor], Phi: Tensor, r: int, eps: float | Sequence[float]
 ) -> InvariantSubspaces:
-    r"""Find where gradient descent moves, from the initial weights alone.
+    r"""Return where gradient descent moves and where it does not, from the initial layers alone.
 
     With whitened inputs, target :math:`\Phi = YX^\top` and :math:`A = W_{L:1}(0)`, a direction
     that both :math:`\Phi` and :math:`\Phi^\top A` (case 1, ``d_y = d``) or both :math:`\Phi` and

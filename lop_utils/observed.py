@@ -113,7 +113,7 @@ class ObservedEntries:
 def split(
     seen: ObservedEntries, share: float, *, generator: torch.Generator | int | None = None
 ) -> tuple[ObservedEntries, ObservedEntries]:
-    """Hold out a share of the entries, drawn evenly from all of them.
+    """Return the entries in two parts, the second a share drawn evenly from all of them.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class Effects:
 
 
 def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
-    r"""Return what means alone can say: how kind a user is, and how well liked an item.
+    r"""Return the mean rating with an effect of each user and item, by ridge regression.
 
     With :math:`\mu` the mean of the ratings, the effects minimise
 
@@ -232,8 +232,9 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
         The ratings.
     shrinkage : float
         How many ratings an effect needs before it counts half. Best is the variance of what
-        effects leave unexplained over that of the effects, about 5 for `simulate_ratings`. At 0
-        effects are fixed only up to constants, and those of least norm are returned.
+        effects leave unexplained over that of the effects, about 5 for those that
+        `ratings.simulate_ratings` draws. At 0 effects are fixed only up to constants, and those of
+        least norm are returned.
 
     Returns
     -------

@@ -105,7 +105,7 @@ def _moved(Ws: list[Tensor], grads: list[Tensor], rates: list) -> list[Tensor]:
 
 
 def gradient_descent() -> Rule:
-    r"""Return :math:`W_l \leftarrow W_l - \eta_l G_l`.
+    r"""Return plain gradient descent, :math:`W_l \leftarrow W_l - \eta_l G_l`.
 
     Returns
     -------
@@ -225,7 +225,7 @@ def bold_driver(*, grow: float = 1.05, shrink: float = 0.5, most: float) -> Rule
     r"""Return gradient descent that adapts its step size and takes bad steps back.
 
     After a step that did not raise the loss the step sizes grow by a factor; one that did is
-    undone, and they shrink. ``eta`` is where they start, relative to one another it stays.
+    undone, and they shrink. ``eta`` is where they start; their ratios stay.
 
     Parameters
     ----------

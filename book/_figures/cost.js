@@ -33,7 +33,7 @@ export function machineAt(size, side, k, given = {}) {
   return Object.fromEntries(Object.entries(found).map(([name, x]) => [name, given[name] > 0 ? given[name] : x]));
 }
 
-// As in lop_utils.cost: calls of a step for each layer and for the residual, of all cells or of some.
+// As in lop_utils.book.cost: calls of a step for each layer and for the residual, of all cells or of some.
 const CALLS = 10, RESIDUAL = 10, SAMPLED = 95;
 
 /** A step of L layers of d by d, and what it holds. */

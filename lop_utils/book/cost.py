@@ -35,8 +35,9 @@ __all__ = [
     "seconds",
 ]
 
-# Calls of torch functions in a step of `descent.train`, as a multiple of L, and in the residual;
-# counted from the code, views included. The sampled residual's number is no count but a fit to
+# Calls of torch functions that a step is charged, as a multiple of L, and for the residual, views
+# included: counted in the code that bench-model.json timed. `descent.train` makes fewer, of three
+# layers 17, or 22 where an iterate is shown. The sampled residual's number is no count but a fit to
 # timings on one machine: making a sparse matrix takes as long as several calls.
 _CALLS, _RESIDUAL_CALLS, _SAMPLED_CALLS = 10, 10, 95
 

@@ -22,7 +22,7 @@ __all__ = ["gather_rows", "row_blocks", "rows_between", "summed_loss"]
 
 
 def row_blocks(seen: ObservedEntries, parts: int) -> list[tuple[int, int]]:
-    """Cut the rows into blocks with about as many observed entries each.
+    """Return the rows cut into blocks with about as many observed entries each.
 
     Parameters
     ----------

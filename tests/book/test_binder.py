@@ -102,7 +102,7 @@ def address(log, server):
 
 def test_the_package_is_there_and_works(binder):
     _, environment = binder
-    code = "from lop_utils import scale; print(scale.load_result('law-wide')['values']['d'])"
+    code = "from lop_utils.book import scale; print(scale.load_result('law-wide')['values']['d'])"
     assert run("python", "-c", code, env=environment).strip() == "1000"
 
 

@@ -1,5 +1,6 @@
 """The wheel holds the package, the recorded results and the live figures, and nothing else."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -56,3 +57,17 @@ def test_live_figures_are_in_the_wheel(wheel):
 def test_the_wheel_holds_nothing_else(wheel):
     folders = {name.split("/")[0] for name in wheel.namelist()}
     assert {folder.split("-")[0] for folder in folders} == {"lop_utils"}
+
+
+def test_the_readme_runs_on_the_wheel_alone(wheel, tmp_path):
+    with zipfile.ZipFile(wheel.filename) as archive:
+        archive.extractall(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    where = "import lop_utils\nprint(lop_utils.__file__, lop_utils.__version__)"
+    code = "\n".join([f"import sys\nsys.path.insert(0, {str(tmp_path)!r})", *examples, where])
+    words = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(str(tmp_path / "lop_utils"))
+    assert f"lop_utils-{done.stdout.split()[-1]}.dist-info/METADATA" in wheel.namelist()

@@ -7,7 +7,6 @@ their own. Links from page to page become links within the PDF.
 """
 
 import json
-import logging
 import re
 import sys
 import tempfile
@@ -43,7 +42,6 @@ FRONT = """<div class="title-page"><h1>{title}</h1><img alt="" src="{picture}">
 <p><a href="{address}">{address}</a></p></div>
 <div class="list"><h1 id="contents">Contents</h1><a href="#contents" hidden></a>{contents}</div>"""
 ENTRY = '<a href="{}" class="level-{}"><span>{}</span><span class="leader"></span>{}</a>'
-logging.getLogger("pypdf").setLevel(logging.ERROR)  # it complains of Chromium's count of objects
 
 # What is too wide is set smaller. Lists what MathJax did not set, and what is still too wide.
 FIT = """async () => {
@@ -62,11 +60,9 @@ FIT = """async () => {
     const outer = box.hasAttribute("display") ? box : document.body;
     fit(box, box.querySelector("mjx-math"), outer, 0.6);
   }
-  for (const box of all("table")) fit(box, box, box.parentElement, 0.7);
-  for (const box of all(".cell_output pre")) {
-    fit(box.parentElement, box, box.parentElement, 0.75);
-    if (over(box, box.parentElement)) box.style = "white-space: pre-wrap; width: auto";
-  }
+  for (const box of all("table, .cell_output pre")) fit(box, box, box.parentElement, 0.7);
+  for (const box of all(".cell_output pre").filter((box) => over(box, box.parentElement)))
+    box.style = "white-space: pre-wrap; width: auto";
   const unset = all(".math").filter((formula) => !formula.querySelector("mjx-container"));
   const wide = all("body :not(mjx-container *)").filter((each) => each.checkVisibility() && (
     over(each, document.body, 1) ||
@@ -203,8 +199,7 @@ def bind(book, html, address):
         uri = link["/A"]["/URI"]
         if unquote(uri) in where:
             page, top = where[unquote(uri)]
-            fit = generic.Fit.xyz(top=top)
-            at = [pages[page].indirect_reference, fit.fit_type, *fit.fit_args]
+            at = [pages[page].indirect_reference, Name("/XYZ"), *generic.Fit.xyz(top=top).fit_args]
             link[Name("/Dest")] = ArrayObject(at)
             del link["/A"]
         elif uri.startswith("file:"):  # the index, a download

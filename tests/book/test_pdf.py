@@ -1,6 +1,7 @@
 """The whole book as one PDF: complete, in order, nothing cut, and its contents tell the truth."""
 
 import re
+import unicodedata
 
 import pdf
 import pytest
@@ -8,8 +9,6 @@ from bs4 import BeautifulSoup
 from outputs import made
 from page_rules import PAGES, ROOT, soup
 from pypdf import PdfReader
-
-LIGATURES = str.maketrans({"ﬁ": "fi", "ﬂ": "fl", "ﬀ": "ff", "ﬃ": "ffi", "ﬄ": "ffl"})
 
 
 @pytest.fixture(scope="session")
@@ -20,28 +19,26 @@ def book(html):
 @pytest.fixture(scope="session")
 def outline(book):
     """Return the outline: pairs of a title and its page, from 0."""
-    return list(flat(book, book.outline))
 
+    def flat(entries):
+        for entry in entries:
+            if isinstance(entry, list):
+                yield from flat(entry)
+            else:
+                yield squeezed(entry.title), book.get_destination_page_number(entry)
 
-def flat(book, entries):
-    for entry in entries:
-        if isinstance(entry, list):
-            yield from flat(book, entry)
-        else:
-            yield squeezed(entry.title), book.get_destination_page_number(entry)
+    return list(flat(book.outline))
 
 
 def squeezed(text):
     """Return a text without white space and ligatures, which printing adds and takes away."""
-    return re.sub(r"\s|\\[()]", "", text.translate(LIGATURES))
+    return re.sub(r"\s|\\[()]", "", unicodedata.normalize("NFKC", text))
 
 
 def headings(html, page):
     """Return the titles of a page, of the chapter and of its sections."""
-    article = BeautifulSoup(str(soup(html / page).find("article")), "html.parser")
-    for mark in article.select("a.headerlink"):
-        mark.extract()
-    return [squeezed(title.get_text()) for title in article.select("h1, h2")]
+    titles = soup(html / page).find("article").select("h1, h2")
+    return [squeezed(title.get_text()).removesuffix("#") for title in titles]
 
 
 def pictures(node):
@@ -104,8 +101,6 @@ def test_who_wrote_it_what_it_is_called_and_what_it_weighs(book):
     assert book.stream.seek(0, 2) < 20_000_000
 
 
-# --- What is taken of a page -------------------------------------------------------------------
-
 PAGE = (
     "<html><head></head><body><nav>no</nav><article class='bd-article'>{}</article></body></html>"
 )
@@ -116,10 +111,9 @@ def take(body):
 
 
 def test_what_needs_a_screen_goes_and_a_live_figure_leaves_its_still_picture():
-    article = take("<p>a<a class='headerlink' href='#top'>#</a></p><button>b</button><script>c")
-    assert article.get_text(strip=True) == "a"
     live = "<div><script>x</script><noscript><img alt='still' src='x.svg'></noscript></div>"
-    assert take(live).find("img").parent.name == "div"
+    article = take(f"<p>a<a class='headerlink' href='#top'>#</a></p>{live}<button>b</button>")
+    assert article.get_text(strip=True) == "a" and article.find("img").parent.name == "div"
 
 
 @pytest.mark.parametrize(
@@ -136,9 +130,6 @@ def test_no_line_begins_with_the_comma_after_a_formula():
     article = take("<p><span class='math'>x</span>, and <span class='math'>y</span> too</p>")
     assert [e.get_text() for e in article.select(".keep")] == ["x,"]
     assert article.p.get_text() == "x, and y too"
-
-
-# --- What is printed of it ---------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ $(BOOK): $(EXECUTED)
 $(SLIDES): $(BOOK) tools/slides.py
 	@$(BIN)/python tools/slides.py
 
-$(PDF): $(BOOK) tools/pdf.py tools/articles.py tools/one_document.py tools/print.css
+$(PDF): $(BOOK) tools/pdf.py tools/print.css
 	@time $(ONE) $(BIN)/python tools/pdf.py
 
 $(ARCHIVE): $(BOOK) tools/archive.py

@@ -28,7 +28,7 @@ CONCERNS = [
     (r"(_config.yml|CITATION.cff|README.md)", "tests/test_repository.py"),
     (r"(_ext/.*|tests/small_book)\.py", "tests/test_extension.py tests/test_site.py"),
     (r"tests/.*conftest.py", "tests/test_repository.py"),
-    (r"tools/(articles|one_document)\.py|tools/print\.css", "tests/book/test_pdf.py"),
+    (r"tools/print\.css", "tests/book/test_pdf.py"),
 ]
 
 

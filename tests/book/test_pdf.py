@@ -1,24 +1,14 @@
 """The whole book as one PDF: complete, in order, nothing cut, and its contents tell the truth."""
 
 import re
+import unicodedata
 
 import pdf
-import pdf_rules as rules
 import pytest
-from articles import chapters
+from bs4 import BeautifulSoup
 from outputs import made
 from page_rules import PAGES, ROOT, soup
 from pypdf import PdfReader
-
-# Each test of a broken document prints a page of its own, with the style and marks of the book.
-DOCUMENT = (
-    "<!doctype html><html><head><title>x</title><style>{style}</style>"
-    "<script>window.MathJax = {{ startup: {{ promise: Promise.resolve() }} }};</script></head>"
-    "<body><nav class='contents'><h1 data-title='Contents'>Contents</h1>"
-    "<a href='#a'><span class='name'>One</span> <span class='number'></span></a></nav>"
-    "<article class='bd-article chapter'><h1 data-title='One' id='a'>One</h1>{body}</article>"
-    "</body></html>"
-)
 
 
 @pytest.fixture(scope="session")
@@ -27,135 +17,171 @@ def book(html):
 
 
 @pytest.fixture(scope="session")
-def said(book):
-    """Return what the table of contents says: pairs of a title and a page."""
-    return rules.listed(book)
+def outline(book):
+    """Return the outline: pairs of a title and its page, from 0."""
+
+    def flat(entries):
+        for entry in entries:
+            if isinstance(entry, list):
+                yield from flat(entry)
+            else:
+                yield squeezed(entry.title), book.get_destination_page_number(entry)
+
+    return list(flat(book.outline))
+
+
+def squeezed(text):
+    """Return a text without white space and ligatures, which printing adds and takes away."""
+    return re.sub(r"\s|\\[()]", "", unicodedata.normalize("NFKC", text))
+
+
+def headings(html, page):
+    """Return the titles of a page, of the chapter and of its sections."""
+    titles = soup(html / page).find("article").select("h1, h2")
+    return [squeezed(title.get_text()).removesuffix("#") for title in titles]
+
+
+def pictures(node):
+    """List the alternative texts of the figures, which a screen reader tells, in their order."""
+    below = node.get("/K", [])
+    found = [node["/Alt"]] if node.get("/S") == "/Figure" and "/Alt" in node else []
+    for each in below if isinstance(below, list) else [below]:
+        if isinstance(each.get_object(), dict):
+            found += pictures(each.get_object())
+    return found
+
+
+def test_the_outline_has_all_parts_chapters_and_sections_in_order(outline, html):
+    wanted, last = ["Contents"], None
+    for (_, part), page in zip(pdf.chapters(ROOT), PAGES, strict=True):
+        wanted += [squeezed(part or "")] * (part != last) + headings(html, page)
+        last = part
+    assert [title for title, _ in outline] == wanted
+
+
+def test_the_contents_say_the_number_that_stands_on_the_page(book, outline):
+    first = outline[1][1]
+    said = "\n".join(book.pages[page].extract_text() for page in range(1, first))
+    lines = [squeezed(line) for line in said.splitlines()]
+    assert [(title, p) for title, p in outline[1:] if f"{title}{p - first + 1}" not in lines] == []
+    for title, page in outline[1::9]:  # pypdf needs a tenth of a second for a page
+        text = book.pages[page].extract_text()
+        assert title in squeezed(text) and str(page - first + 1) in text.splitlines(), title
+    assert book.page_labels[1] == "ii" and book.page_labels[page] == str(page - first + 1)
+
+
+def test_every_figure_is_printed_with_its_text(book, html):
+    wanted = [image["alt"] for page in PAGES for image in soup(html / page).select("article img")]
+    assert wanted
+    assert pictures(book.root_object["/StructTreeRoot"]) == wanted
+
+
+def test_links_lead_to_a_page_of_the_book_or_to_the_web(book):
+    links = [each.get_object() for page in book.pages for each in page.get("/Annots", [])]
+    within = [link["/Dest"][0].get_object() for link in links if "/Dest" in link]
+    assert len(within) > 500
+    assert all(page["/Type"] == "/Page" for page in within)
+    away = [link["/A"]["/URI"] for link in links if "/Dest" not in link]
+    assert [uri for uri in away if not re.match(r"https?://|mailto:", uri)] == []
+
+
+def test_no_page_is_blank_and_the_paper_is_a4(book):
+    sizes = {tuple(round(float(side) / 72 * 25.4) for side in page.mediabox) for page in book.pages}
+    assert sizes == {(0, 0, 210, 297)}
+    assert [n for n, page in enumerate(book.pages, 1) if "/StructParents" not in page] == []
+
+
+def test_who_wrote_it_what_it_is_called_and_what_it_weighs(book):
+    first = book.pages[0].extract_text()
+    assert book.metadata.title == "The Law of Parsimony in Deep Linear Networks"
+    assert squeezed(book.metadata.title) in squeezed(first)
+    assert book.metadata.author in first
+    assert re.search(r"\d{2} \w+ \d{4}\n", first) and "CC BY 4.0" in first
+    assert book.root_object["/Lang"] == "en" and book.page_mode == "/UseOutlines"
+    assert book.stream.seek(0, 2) < 20_000_000
+
+
+PAGE = (
+    "<html><head></head><body><nav>no</nav><article class='bd-article'>{}</article></body></html>"
+)
+
+
+def take(body):
+    return pdf.take_article(BeautifulSoup(PAGE.format(body), "html.parser"))[0]
+
+
+def test_what_needs_a_screen_goes_and_a_live_figure_leaves_its_still_picture():
+    live = "<div><script>x</script><noscript><img alt='still' src='x.svg'></noscript></div>"
+    article = take(f"<p>a<a class='headerlink' href='#top'>#</a></p>{live}<button>b</button>")
+    assert article.get_text(strip=True) == "a" and article.find("img").parent.name == "div"
+
+
+@pytest.mark.parametrize(
+    ("output", "left"), [("<div class='cell_output'><img alt='y' src='y'></div>", ""), ("", "x")]
+)
+def test_folds_are_opened_but_not_the_source_of_a_figure(output, left):
+    source = "<details class='hide'><div class='cell_input'>x</div></details>"
+    article = take(f"<div class='cell'>{source}{output}</div><details><p>inside</p></details>")
+    assert article.get_text(strip=True) == left + "inside"
+    assert all("open" in details.attrs for details in article.find_all("details"))
+
+
+def test_no_line_begins_with_the_comma_after_a_formula():
+    article = take("<p><span class='math'>x</span>, and <span class='math'>y</span> too</p>")
+    assert [e.get_text() for e in article.select(".keep")] == ["x,"]
+    assert article.p.get_text() == "x, and y too"
 
 
 @pytest.fixture
 def printed(chromium, tmp_path):
-    """Return a function that prints a small document."""
+    """Return a function that prints a small page."""
 
-    def print_small(body, head=""):
-        document, path = tmp_path / "small.html", tmp_path / "small.pdf"
-        style = (ROOT / "tools" / "print.css").read_text(encoding="utf-8")
-        document.write_text(DOCUMENT.format(style=style, body=body) + head, encoding="utf-8")
-        pdf.print_book(chromium, document, path)
-        return PdfReader(path)
+    def printed(body, name="one"):
+        page = BeautifulSoup(PAGE.format(f"<h1>One</h1>{body}"), "html.parser")
+        uri, article = (tmp_path / f"{name}.html").as_uri(), pdf.take_article(page)[0]
+        style = pdf.RUNNING.format(41, '"Part"', '"One"')
+        path = tmp_path / f"{name}.pdf"
+        found = pdf.print_page(chromium, uri, page, article, style, path)
+        return pdf.Printed(uri, name, [(1, "One", f"{uri}#heading-0")], *found)
 
-    return print_small
-
-
-def headings(page, html):
-    """Return the titles of a page, of the chapter and of its sections."""
-    article = soup(html / page).find("article")
-    for mark in article.select("a.headerlink"):
-        mark.extract()
-    titles = [" ".join(title.get_text().split()) for title in article.select("h1, h2")]
-    return titles + ["Solutions"] * bool(article.select("div.solution, div.quiz"))
+    return printed
 
 
-def test_the_contents_list_everything_in_order(said, html):
-    titles = [chapter.part for chapter in chapters(ROOT)]
-    wanted = []
-    for part, page in zip(titles, PAGES, strict=True):
-        wanted += [part] * bool(part) + headings(page, html)
-    found = [rules.squeezed(title) for title, _ in said]
-    assert found == [rules.squeezed(title) for title in wanted]
-
-
-def test_what_the_contents_say_is_on_that_page(book, said, html):
-    # the last section of each chapter: pypdf needs a sixth of a second for a page
-    ends = {rules.squeezed(title) for page in PAGES for title in headings(page, html)[::-1][:1]}
-    pairs = [pair for pair in said if rules.squeezed(pair[0]) in ends]
-    assert len(pairs) >= len(PAGES)
-    assert rules.wrong_pages(book, pairs) == []
-
-
-def test_the_outline_says_the_same_pages(book, said):
-    outline = {(rules.squeezed(title), page) for title, page in rules.outline(book)}
-    assert [pair for pair in said if (rules.squeezed(pair[0]), pair[1]) not in outline] == []
-
-
-def test_every_figure_is_printed_with_its_text(book, html):
-    images = [image["alt"] for page in PAGES for image in soup(html / page).select("article img")]
-    assert images
-    assert sorted(rules.figures(book)) == sorted(images)
-
-
-def test_no_link_is_dead(book):
-    assert len(list(rules.annotations(book))) > 500
-    assert rules.dead_links(book) == []
-
-
-def test_no_page_is_blank(book):
-    assert rules.blank_pages(book) == []
-
-
-def test_it_is_a4_and_not_too_heavy(book):
-    sizes = {tuple(round(float(side) / 72 * 25.4) for side in page.mediabox) for page in book.pages}
-    assert sizes == {(0, 0, 210, 297)}
-    assert book.stream.seek(0, 2) < 15_000_000
-
-
-def test_who_wrote_it_and_what_it_is_called(book):
-    first = book.pages[0].extract_text()
-    assert book.metadata.title == "The Law of Parsimony in Deep Linear Networks"
-    assert rules.squeezed(book.metadata.title) in rules.squeezed(first)
-    assert book.metadata.author in first
-    assert re.search(r"\d{1,2} \w+ \d{4}\n", first) and "CC BY 4.0" in first
-    assert book.trailer["/Root"]["/Lang"] == "en"
-
-
-# --- The rules bite ------------------------------------------------------------------------
-
-
-def test_a_good_document_passes(printed):
-    reader = printed("<p>A line <a href='#a'>to</a> <a href='https://example.org'>out</a>.</p>" * 9)
-    assert rules.listed(reader) == rules.outline(reader)[1:] == [("One", 2)]
-    assert rules.wrong_pages(reader, [("One", 2)]) == rules.dead_links(reader) == []
-    assert rules.blank_pages(reader, least=300) == rules.figures(reader) == []
-
-
-def test_what_is_wrong_in_a_document_is_found(printed):
-    picture = "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0h9v9z'/></svg>"
-    reader = printed(
-        f'<p>text</p><img alt="a triangle" src="data:image/svg+xml,{picture}"/>'
-        "<p><a href='file:///x/y.html'>x</a> <a href='y.html'>x</a></p>"
-        "<p style='break-before: page'></p><p style='break-before: page'>x</p>"
-    )
-    pairs = [("text", 1), ("One", 7), ("Two", 2)]
-    assert rules.wrong_pages(reader, [*pairs, ("One", 2)]) == pairs
-    assert 3 in rules.blank_pages(reader)
-    assert len(rules.dead_links(reader)) == 2
-    assert rules.figures(reader) == ["a triangle"]
-
-
-def test_what_is_too_wide_is_refused(printed):
-    with pytest.raises(ValueError, match=r"within the column, too wide:\n(.*\n)*P "):
-        printed("<p style='white-space: nowrap'>" + "wide " * 80 + "</p>")
+def test_numbers_count_on_and_places_are_told(printed):
+    *_, reader, places = printed("<p style='break-before: page' id='dr\u00e9i/x'>two</p>")
+    lines = [page.extract_text().split() for page in reader.pages]
+    assert [set(line) for line in lines] == [{"42", "One", "Part"}, {"43", "One", "Part", "two"}]
+    ends = {uri.partition("#")[2]: page for uri, (page, _) in places.items()}
+    assert ends == {"": 0, "heading-0": 0, "dr\u00e9i/x": 1}
 
 
 @pytest.mark.parametrize(
-    "formula", [r"<span class='math'>\(x\)</span>", "<mjx-merror>\\x</mjx-merror>"]
+    ("body", "fault"),
+    [
+        ("<p style='white-space: nowrap'>" + "wide " * 80 + "</p>", "too wide: P"),
+        (r"<span class='math'>\(x\)</span>", "not set: SPAN math"),
+        ("<mjx-merror>x</mjx-merror>", "not set: MJX-MERROR"),
+    ],
 )
-def test_a_formula_that_is_not_set_is_refused(printed, formula):
-    with pytest.raises(ValueError, match="every formula set"):
-        printed(formula)
+def test_what_is_too_wide_or_not_set_is_refused(printed, body, fault):
+    with pytest.raises(ValueError, match=rf"nothing too wide:\n(.*\n)*{fault}"):
+        printed(body)
 
 
-def test_headings_that_move_are_refused(printed):
-    tall = "<style>.number:not(:empty) { display: block; height: 300mm; }</style>"
-    with pytest.raises(ValueError, match=r"no heading to move.*\['a'\]"):
-        printed("<p>text</p>", tall)
+def test_a_link_to_another_page_leads_there(printed, tmp_path):
+    two = "<p id='two' style='break-before: page'>two</p>"
+    away = "<a href='one.html#two'>two</a> <a href='#heading-0'>here</a> <a href='x.html#y'>y</a>"
+    writer = pdf.bind([printed(two), printed(away, "other")], tmp_path, "https://example.org/")
+    first, second, third = (link.get_object() for link in writer.pages[2]["/Annots"])
+    pages = [page.indirect_reference for page in writer.pages]
+    assert [pages.index(next(iter(link["/Dest"]))) for link in (first, second)] == [1, 2]
+    assert third["/A"]["/URI"] == "https://example.org/x.html#y"
 
 
-def test_without_a_book_the_message_says_what_to_do(tmp_path):
+def test_without_a_book_or_chromium_the_message_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="make book"):
         pdf.main(tmp_path)
-
-
-def test_without_chromium_the_message_says_how_to_get_it(html, monkeypatch):
+    (tmp_path / "index.html").touch()
     monkeypatch.setattr(pdf, "find_chromium", lambda: None)
     with pytest.raises(SystemExit, match="apt install chromium"):
-        pdf.main(html)
+        pdf.main(tmp_path)

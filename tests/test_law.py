@@ -403,6 +403,9 @@ MESSAGES = {
     "Phi: wanted torch.float64 on cpu as Ws0[0], got": lambda: find(Phi=TARGET.float()),
     "r: wanted r >= 1, got 0": lambda: find(r=0),
     "r: wanted 2r < d = 9, got r = 5: the core would fill the space": lambda: find(r=5),
+    "r: wanted 2r < d = 8, got r = 4: the core would fill the space": lambda: (
+        law.invariant_subspaces(init.orthogonal((8, 8), 0.1), torch.eye(8, **F64), 4, 0.1)
+    ),
     "Phi: wanted a rank from 1 to r = 1, got rank 2": lambda: find(r=1),
     "Phi: wanted a rank from 1 to r = 2, got rank 0": lambda: find(Phi=0 * TARGET),
     "d_y: wanted r = 3 <= d_y <= d = 9, got d_y = 2": lambda: find(*NARROW, r=3),
@@ -425,3 +428,9 @@ def test_hypotheses_are_named(message):
 
 def test_a_core_that_just_leaves_something():
     assert find(*problem(1, 9, 2, 0.5), r=4).shrinking == 1
+
+
+def test_a_target_of_rank_one_is_enough():
+    Ws, Phi = init.orthogonal((5, 5), 0.1, generator=0), torch.zeros(5, 5, **F64)
+    Phi[0, 0] = 2.0
+    assert law.invariant_subspaces(Ws, Phi, 1, 0.1).core == 2

@@ -19,13 +19,15 @@ import matplotlib
 import yaml
 from bs4 import BeautifulSoup, NavigableString
 from chromium import HOW_TO_GET, find_chromium, launch
-from lop_site import address_said
 from pypdf import PdfReader, PdfWriter, generic
 from pypdf.generic import ArrayObject, NumberObject, TextStringObject
 from pypdf.generic import NameObject as Name
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "_ext"))
+from lop_site import address_said  # noqa: E402
+
 HTML = ROOT / "_build" / "html"
 PDF = ROOT / "build" / "lop-book.pdf"
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf").as_uri()

@@ -569,6 +569,9 @@ MESSAGES = {
     "Phi: wanted torch.float64 on cpu as Ws0[0], got": lambda: find(Phi=TARGET.float()),
     "rhat: wanted rhat >= 1, got 0": lambda: find(rhat=0),
     "rhat: wanted a core below d = 9, got 10 for rhat = 5": lambda: find(rhat=5),
+    "rhat: wanted a core below d = 4, got 4 for rhat = 2": lambda: (
+        compress(init.orthogonal((4, 4), 0.1), torch.eye(4, **F64), 2, 0.1)
+    ),
     "rhat: wanted a core below d = 9, got 10 for rhat = 6": lambda: find(
         *problem(2, 9, 3, 0.5, sigma=(1.0,) * 5), rhat=6
     ),

@@ -86,6 +86,8 @@ def test_layers_of_any_width_share_their_input_over_runs(generator):
     layers = [X, *(torch.randn(2, d, 23, generator=generator, **F64) for d in (5, 9))]
     found = features.layerwise(C, layers, y)
     assert found.shape == (2, 3)
+    one = features.layerwise(C, [Z[0] for Z in layers[1:]], y)
+    assert one.tolist() == pytest.approx(found[0, 1:].tolist(), rel=1e-12)
     for b in range(2):
         assert found[b].tolist() == pytest.approx(
             [by_matrices(Z, y)["C"] for Z in (X, layers[1][b], layers[2][b])], rel=1e-12

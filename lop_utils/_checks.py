@@ -29,6 +29,7 @@ __all__ = [
     "nonnegative",
     "numbers",
     "one_of",
+    "orthogonal_start",
     "orthogonal_up_to",
     "positive",
     "same_kind",
@@ -222,6 +223,20 @@ def orthogonal_up_to(name: str, W: Tensor, eps: float) -> None:
             f"{name}: wanted an orthogonal matrix times eps = {eps:g}, "
             f"got a Gram matrix {gap:.1e} away from eps^2 I (relative; at most {wanted:.1e})"
         )
+
+
+def orthogonal_start(
+    Ws0: Sequence[Any], Phi: Any, scales: Sequence[float]
+) -> tuple[list[Tensor], Tensor]:
+    """Return the theorem's start and target: (d, d) for l < L, (d_y, d) for the last and Phi."""
+    Ws0 = layers("Ws0", Ws0)
+    d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
+    for l, (W, eps) in enumerate(zip(Ws0, scales, strict=True)):
+        shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
+        orthogonal_up_to(f"Ws0[{l}]", W, eps)
+    Phi = shaped("Phi", Phi, (d_y, d))
+    same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
+    return Ws0, Phi
 
 
 # --- Data

@@ -143,12 +143,8 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     True
     """
     Ws0, eps = _checks.layers("Ws0", Ws0), _checks.positive("eps", eps)
-    d, d_y, L = Ws0[0].shape[1], Ws0[-1].shape[0], len(Ws0)
-    for l, W in enumerate(Ws0):
-        _checks.shaped(f"Ws0[{l}]", W, (d_y if l == L - 1 else d, d))
-        _checks.orthogonal_up_to(f"Ws0[{l}]", W, eps)
-    Phi = _checks.shaped("Phi", Phi, (d_y, d))
-    _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
+    Ws0, Phi = _checks.orthogonal_start(Ws0, Phi, [eps] * len(Ws0))
+    d_y, d = Phi.shape
     rhat = _checks.count("rhat", rhat, at_least=1)
     if d_y != d and d_y > rhat:
         raise ValueError(

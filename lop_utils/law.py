@@ -123,12 +123,8 @@ def invariant_subspaces(
     if len(scales) != len(Ws0):
         raise ValueError(f"eps: wanted one or L = {len(Ws0)} scales, got {len(scales)}")
     scales = [_checks.positive("eps", scale) for scale in scales]
-    d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
-    for l, W in enumerate(Ws0):
-        _checks.shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
-        _checks.orthogonal_up_to(f"Ws0[{l}]", W, scales[l])
-    Phi = _checks.shaped("Phi", Phi, (d_y, d))
-    _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
+    Ws0, Phi = _checks.orthogonal_start(Ws0, Phi, scales)
+    d_y, d = Phi.shape
     r = _checks.count("r", r, at_least=1)
     if 2 * r >= d:
         raise ValueError(f"r: wanted 2r < d = {d}, got r = {r}: the core would fill the space")

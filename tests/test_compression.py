@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from low_rank import low_rank_target
+from low_rank import F64, SIGMA, low_rank_target, problem
 from torch.overrides import TorchFunctionMode
 
 from lop_utils import compression, descent, factored, init, losses, recursions, rules, spectra
@@ -12,17 +12,7 @@ from lop_utils.compression import Compressed, compress, low_rank_approximation, 
 from lop_utils.networks import end_to_end
 from lop_utils.observed import ObservedEntries
 
-F64 = {"dtype": torch.float64}
-SIGMA = (1.0, 0.9, 0.8)  # the target's singular values: norm 1, rank r = 3
 CASES = pytest.mark.parametrize("case", [1, 2], ids=["case-1", "case-2"])
-
-
-def problem(case, d, L, eps, kind=F64, sigma=SIGMA):
-    """Draw start and target; case 1 has d_y = d, case 2 has d_y = r."""
-    generator = torch.Generator().manual_seed(0)
-    d_y = d if case == 1 else len(sigma)
-    Phi = low_rank_target(d_y, d, torch.tensor(sigma, **kind), generator=generator)
-    return init.orthogonal((d,) * L + (d_y,), eps, generator=generator, **kind), Phi
 
 
 def width_one(eps, L, target=0.0):
@@ -569,8 +559,8 @@ MESSAGES = {
     "Phi: wanted torch.float64 on cpu as Ws0[0], got": lambda: find(Phi=TARGET.float()),
     "rhat: wanted rhat >= 1, got 0": lambda: find(rhat=0),
     "rhat: wanted a core below d = 9, got 10 for rhat = 5": lambda: find(rhat=5),
-    "rhat: wanted a core below d = 4, got 4 for rhat = 2": lambda: (
-        compress(init.orthogonal((4, 4), 0.1), torch.eye(4, **F64), 2, 0.1)
+    "rhat: wanted a core below d = 4, got 4 for rhat = 2": lambda: compress(
+        init.orthogonal((4, 4), 0.1), torch.eye(4, **F64), 2, 0.1
     ),
     "rhat: wanted a core below d = 9, got 10 for rhat = 6": lambda: find(
         *problem(2, 9, 3, 0.5, sigma=(1.0,) * 5), rhat=6

@@ -4,23 +4,13 @@ import re
 
 import pytest
 import torch
-from low_rank import low_rank_target
+from low_rank import F64, SIGMA, low_rank_target, problem
 from sklearn.datasets import load_digits
 
 from lop_utils import descent, init, law, losses, recursions, rules, spectra
 from lop_utils.networks import end_to_end
 
-F64 = {"dtype": torch.float64}
-SIGMA = (1.0, 0.9, 0.8)  # the target's singular values: norm 1, rank r = 3
 CASES = pytest.mark.parametrize("case", [1, 2], ids=["case-1", "case-2"])
-
-
-def problem(case, d, L, eps, kind=F64, sigma=SIGMA):
-    """Draw the theorem's start and target; case 1 has d_y = d, case 2 has d_y = r."""
-    generator = torch.Generator().manual_seed(0)
-    d_y = d if case == 1 else len(sigma)
-    Phi = low_rank_target(d_y, d, torch.tensor(sigma, **kind), generator=generator)
-    return init.orthogonal((d,) * L + (d_y,), eps, generator=generator, **kind), Phi
 
 
 def run(Ws, Phi, *, steps, every=100, **options):

@@ -1,16 +1,14 @@
-"""The assignments, written once, and a process that runs them without being started anew."""
+"""The assignments, written once, and walled processes that run notebooks."""
 
-import json
-import subprocess
-import sys
 import warnings
 from functools import cache
-from pathlib import Path
 
 import assignments
 import grade
 import nbformat
 import pytest
+from adding import adding
+from grading import walls
 
 with warnings.catch_warnings():  # of what Otter imports, against traitlets
     warnings.simplefilter("ignore")
@@ -24,9 +22,9 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def grader(written):
-    """Return a function that returns what grades an assignment."""
-    return cache(lambda name: grade.grader(name, written(name) / "solution" / "grader.zip"))
+def student(written):
+    """Return a function that reads what students get."""
+    return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
 
 
 @pytest.fixture(scope="session")
@@ -36,24 +34,19 @@ def solution(written):
 
 
 @pytest.fixture(scope="session")
-def student(written):
-    """Return a function that reads what students get."""
-    return lambda name: nbformat.read(written(name) / "student" / f"{name}.ipynb", as_version=4)
+def grader():
+    """Return a function that returns what grades an assignment."""
+    return cache(grade.grader)
 
 
 @pytest.fixture(scope="session")
-def in_process():
-    """Return a function that sends a job to a process that has imported everything."""
-    script = Path(__file__).with_name("in_process.py")
-    pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, text=True)
+def host():
+    """Return a host that grades the book's assignments."""
+    with walls.Host(walls.LIMITS) as host:
+        yield host
 
-    def in_process(cells, changes=(), tests=""):
-        job = {"cells": cells, "changes": changes, "tests": str(tests)}
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-        return {result["name"]: result for result in json.loads(process.stdout.readline())}
 
-    yield in_process
-    process.kill()
-    process.communicate()
+@pytest.fixture(scope="session")
+def known(tmp_path_factory):
+    """Return what grades the small assignment."""
+    return adding(tmp_path_factory.mktemp("adding"))

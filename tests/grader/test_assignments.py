@@ -1,14 +1,14 @@
-"""Each assignment: what students see, what the reference and the blank get, what mistakes cost."""
+"""Each assignment: what the reference and the blank get, what mistakes cost."""
 
-import shutil
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+import json
+import subprocess
+import sys
 from importlib import import_module
 
 import assignments
-import grade
 import nbformat
 import pytest
+from grading import judge
 from planted import plant
 
 NAMES = assignments.names()
@@ -16,6 +16,25 @@ MISTAKES = {name: import_module(f"planted.{name}").MISTAKES for name in NAMES}
 each = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 )
+CHECKED = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from IPython.core.interactiveshell import InteractiveShell
+from otter.execute import Checker
+from traitlets.config import Config
+Checker.enable_tracking()
+shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+for cell in json.load(sys.stdin):
+    shell.run_cell(cell).raise_error()
+print(json.dumps({test.name: test.summary() for test in Checker.get_results()}))
+"""
+
+
+def graded(notebook, known, host):
+    """Grade a notebook as one hands it in."""
+    content = nbformat.writes(notebook).encode()
+    return judge.grade(content, False, known.assignment, known.tests, host)
 
 
 def checked(notebook):
@@ -25,74 +44,25 @@ def checked(notebook):
     return notebook
 
 
-@pytest.fixture(scope="session")
-def in_one_process(solution, student, in_process, written, tmp_path_factory):
-    """Return a function that gives status, points and messages of all that can be handed in."""
-
-    def code(notebook):
-        return [cell.source for cell in checked(notebook).cells if cell.cell_type == "code"]
-
-    @cache
-    def in_one_process(name):
-        folder = tmp_path_factory.mktemp("unpacked")
-        shutil.unpack_archive(written(name) / "solution" / "grader.zip", folder)
-        handed_in = {m.name: code(plant(solution(name), m)) for m in MISTAKES[name]}
-        handed_in["blank"] = code(student(name))
-        solved, changes = code(solution(name)), []
-        for changed, found in handed_in.items():
-            place = next(i for i, cell in enumerate(solved) if found[i] != cell)
-            changes.append([changed, place, found[place:]])
-        graded = {}
-        for changed, result in in_process(solved, changes, folder / "tests").items():
-            points = {question: score for question, (score, _) in result["tests"].items()}
-            said = {
-                question: grade.reasons(said) for question, (_, said) in result["tests"].items()
-            }
-            graded[changed] = ("graded", points, said)
-        return graded
-
-    return in_one_process
-
-
-@pytest.fixture(scope="session")
-def by_otter(solution, grader):
-    """Return a function that lets the grader grade the solution and one mistake."""
-
-    @cache
-    def by_otter(name):
-        first = MISTAKES[name][0]
-        handed_in = {"": solution(name), first.name: checked(plant(solution(name), first))}
-
-        def graded(student):
-            content = nbformat.writes(handed_in[student]).encode()
-            return grade.graded(grade.Submission(student, content), grader(name))
-
-        with ThreadPoolExecutor(2) as pool:
-            return dict(zip(handed_in, pool.map(graded, handed_in), strict=True))
-
-    return by_otter
+@each
+def test_the_reference_gets_every_point(name, host, grader, solution):
+    known = grader(name)
+    for notebook in (solution(name), judge.reference(known.assignment).content):
+        if isinstance(notebook, bytes):
+            notebook = nbformat.reads(notebook.decode(), as_version=4)
+        found = graded(notebook, known, host)
+        assert found.status == "graded"
+        assert {q: v.points for q, v in found.verdicts.items()} == known.points, found
+        assert found.failed == []
+        assert set(found.imports) <= judge.imported(known.assignment)
 
 
 @each
-def test_the_reference_gets_every_point(name, by_otter, grader):
-    reference = by_otter(name)[""]
-    assert (reference.status, reference.points) == ("graded", grader(name).points)
-    assert not any(reference.messages.values())
-    assert reference.flags == []
-
-
-@each
-def test_the_grader_says_what_the_tests_say_in_one_process(name, by_otter, in_one_process):
-    for student, graded in by_otter(name).items():
-        assert graded[1:4] == in_one_process(name)[student]
-
-
-@each
-def test_the_blank_gets_none(name, in_one_process, student, grader):
-    _, points, messages = in_one_process(name)["blank"]
-    assert sum(points.values()) == 0
-    assert all(messages.values())  # every question says what is missing
-    assert grade.flags(student(name), grader(name).allowed) == []
+def test_the_blank_gets_none_and_is_told_why(name, host, grader, student):
+    found = graded(student(name), grader(name), host)
+    assert sum(verdict.points for verdict in found.verdicts.values()) == 0
+    assert all(verdict.said for verdict in found.verdicts.values())
+    assert not any("raised" in text for v in found.verdicts.values() for text in v.said)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +74,12 @@ def test_the_blank_gets_none(name, in_one_process, student, grader):
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_a_mistake_costs_its_points_and_is_named(name, mistake, in_one_process, grader):
-    _, points, messages = in_one_process(name)[mistake.name]
-    lost = {question: full - points[question] for question, full in grader(name).points.items()}
+def test_a_mistake_costs_its_points_and_is_named(name, mistake, host, grader, solution):
+    known = grader(name)
+    found = graded(checked(plant(solution(name), mistake)), known, host)
+    lost = {question: known.points[question] - v.points for question, v in found.verdicts.items()}
     assert {question: points for question, points in lost.items() if points} == mistake.lost
-    said = messages[next(iter(mistake.lost))]
+    said = found.verdicts[next(iter(mistake.lost))].said
     assert any(mistake.message in text for text in said), said
 
 
@@ -116,3 +87,23 @@ def test_a_mistake_costs_its_points_and_is_named(name, mistake, in_one_process, 
 def test_there_are_enough_mistakes(name):
     assert len(MISTAKES[name]) >= 4
     assert len({mistake.name for mistake in MISTAKES[name]}) == len(MISTAKES[name])
+
+
+@each
+def test_the_checks_in_the_notebook_pass_for_the_solution(name, solution, tmp_path):
+    """As a student runs them, with Otter, where another assignment has left its checks."""
+    other = NAMES[NAMES.index(name) - 1]
+    cells = [
+        [cell.source for cell in checked(solution(each)).cells if cell.cell_type == "code"]
+        for each in (name, other)
+    ]
+    (mine, *rest), (setup, *_) = cells
+    code = json.dumps([mine, "mine = grader", setup, "grader = mine", *rest])
+    ran = subprocess.run(
+        [sys.executable, "-c", CHECKED], input=code, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    found = json.loads(ran.stdout.splitlines()[-1])
+    tested = [q.name for q in assignments.read(name).questions if not q.manual]
+    assert list(found) == tested
+    assert all("All test cases passed" in said for said in found.values())

@@ -2,42 +2,31 @@
 
 import csv
 import io
-import json
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 import zipfile
+from types import SimpleNamespace
 
 import grade
 import nbformat
 import pytest
-from lop_course import Question
+from adding import ADD, HONEST, Q1, Q2, SETUP, TOTAL, notebook
+from grading import handed_in, judge, report, walls
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-NOTE = {"Tests": "a", "Usual mistakes": "b", "Rubric": "one point for each", "Time": "5 minutes."}
-QUESTIONS = [
-    Question("q1", "Add", 2, False, 5, NOTE),
-    Question("q2", "Say why", 3, True, 5, NOTE),
-    Question("q3", "Say how", 1, True, 5, NOTE),
-]
-POINTS = {"q1": 2.0}
-MESSAGES = {"q1": ["sum: it is the product"]}
-WRITTEN = {"q2": "because", "q3": ""}
-GRADE = grade.Grade("anna", "graded", {"q1": 1.0}, MESSAGES, [], WRITTEN, 5.2)
-
-
-@pytest.fixture
-def grader(tmp_path):
-    return grade.Grader("adding", tmp_path / "grader.zip", QUESTIONS, POINTS, {"torch"})
-
-
-def notebook(*cells):
-    return new_notebook(cells=list(cells), metadata={"otter": {"assignment_name": "adding"}})
-
-
-def content(notebook):
-    return nbformat.writes(notebook).encode()
-
+LIMITS = walls.LIMITS._replace(seconds=5)
 
 # --- What was handed in ------------------------------------------------------------------
+
+
+def zipped(path, *files, **more):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in files:
+            archive.writestr(name, notebook(*HONEST), **more)
 
 
 @pytest.fixture
@@ -46,243 +35,196 @@ def folder(tmp_path):
     folder = tmp_path / "submissions"
     (folder / "Bo Å_34_file" / ".ipynb_checkpoints").mkdir(parents=True)
     (folder / "empty_56_file").mkdir()
-    (folder / "anna_12_adding.ipynb").write_bytes(content(notebook()))
-    (folder / "Bo Å_34_file" / "adding-2.ipynb").write_bytes(content(notebook()))
+    (folder / "anna_12_adding.IPYNB").write_bytes(notebook(*HONEST))
+    (folder / "Bo Å_34_file" / "adding-2.ipynb").write_bytes(notebook(*HONEST))
     (folder / "Bo Å_34_file" / ".ipynb_checkpoints" / "adding.ipynb").write_text("old")
-    with zipfile.ZipFile(folder / "cleo.zip", "w") as archive:
-        archive.writestr("deep/adding.ipynb", content(notebook()))
-        archive.writestr("__MACOSX/deep/._adding.ipynb", "rubbish")
+    (folder / "cleo").mkdir()
+    zipped(folder / "cleo.zip", "deep/adding.ipynb", "__MACOSX/deep/._adding.ipynb")
     (folder / ".DS_Store").write_text("rubbish")
-    (folder / "notes.txt").write_text("not a submission")
     return folder
 
 
 def test_each_form_of_a_submission_is_found(folder):
-    (folder / "cleo").mkdir()
-    found = list(grade.submissions(folder, roster=["anna_12_adding", "z"]))
-    there = content(notebook())
-    assert [(each.student, each.content, each.trouble) for each in found] == [
-        ("Bo Å_34_file", there, ""),
-        ("anna_12_adding", there, ""),
-        ("cleo", None, ""),
-        ("cleo+", there, ""),  # the same name again
-        ("empty_56_file", None, ""),
-        ("z", None, ""),
+    found = list(handed_in.submissions(folder, roster=["anna_12_adding", "z"]))
+    there = notebook(*HONEST)
+    assert [(each.student, each.content and each.content[:2], each.zipped) for each in found] == [
+        ("Bo Å_34_file", there[:2], False),
+        ("anna_12_adding", there[:2], False),
+        ("cleo", None, False),
+        ("cleo+", b"PK", True),  # the same name again
+        ("empty_56_file", None, False),
+        ("z", None, False),
     ]
+    assert not any(each.trouble for each in found)
 
 
-def zipped(*names, size=10):
-    def write(path):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in names:
-                archive.writestr(name, bytes(size))
+def deep(path, levels):
+    path.mkdir()
+    number = os.open(path, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("a", dir_fd=number)
+        number, old = os.open("a", os.O_RDONLY, dir_fd=number), number
+        os.close(old)
+    os.close(number)
 
-    return write
 
-
-def two(path):
+def with_two(path):
     path.mkdir()
     (path / "a.ipynb").touch()
-    (path / "b.zip").touch()
+    (path / "b.ZIP").touch()
+
+
+def with_a_link(path):
+    path.mkdir()
+    (path / "a.ipynb").symlink_to("/etc/hostname")
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
 
 
 @pytest.mark.parametrize(
     ("name", "write", "trouble"),
     [
-        ("a.zip", lambda path: path.write_bytes(b"rubbish"), "not a zip file"),
-        ("b.zip", zipped("a.ipynb", "b.ipynb"), "wanted one notebook in the zip file, got 2"),
-        ("c.zip", zipped("a.txt"), "wanted one notebook in the zip file, got 0"),
-        ("d.zip", zipped("a.ipynb", size=grade.LARGEST + 1), "more than 20 MiB"),
-        ("e.ipynb", lambda path: path.write_bytes(bytes(grade.LARGEST + 1)), "more than 20 MiB"),
-        ("f", two, "2 notebooks in one folder"),
+        ("z.txt", lambda path: path.touch(), "wanted a notebook (.ipynb) or a zip file"),
+        ("b", with_two, "2 notebooks in one folder"),
+        ("x.ipynb", lambda path: path.write_bytes(bytes(20 * 2**20 + 1)), "more than 20 MiB"),
+        ("d.ipynb", os.mkfifo, "wanted a file, got a pipe or a device"),
+        ("y.ipynb", lambda path: path.symlink_to("anna_12_adding.IPYNB"), "symbolic links"),
+        ("f", lambda path: path.symlink_to("Bo Å_34_file"), "wanted a notebook"),
+        ("g", with_a_link, "symbolic links"),
+        ("h", lambda path: deep(path, 1500), "more than 20 folders within folders"),
+        ("i.ipynb", a_socket, "No such device"),
     ],
 )
-def test_what_cannot_be_read_is_said(folder, name, write, trouble):
+def test_what_is_no_file_is_not_read_and_has_its_row(folder, name, write, trouble):
     write(folder / name)
-    (found,) = [each for each in grade.submissions(folder) if each.student == name[0]]
+    (found,) = [each for each in handed_in.submissions(folder) if each.student.startswith(name[0])]
     assert found.content is None
     assert trouble in found.trouble
+    if name == "h":
+        subprocess.run(["rm", "-rf", folder / name], check=True)
 
 
-RUBBISH = [b"", b"\xff\xfe", b"{}", b"[]", b'{"cells": 3}', b"null"]
-OTHER = new_notebook(metadata={"otter": {"assignment_name": "whitening"}})
+NAMES = {
+    b"caf\xe9.ipynb": "caf?",
+    b"two\nlines.ipynb": "two lines",
+    b"\x1b[31mred.ipynb": "?[31mred",
+    b"long" * 60 + b".ipynb": ("long" * 60)[:99] + "…",
+    b" .ipynb": "?",
+}
 
 
-@pytest.mark.parametrize("given", [*RUBBISH, content(OTHER)])
-def test_rubbish_and_another_assignment_are_not_run(given, grader):
-    found = grade.graded(grade.Submission("anna", given), grader)
-    assert found.status == ("unreadable" if given in RUBBISH else "other assignment")
-    assert ("whitening" in found.said) == (given not in RUBBISH)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_cleaned_once(folder, name):
+    (folder / os.fsdecode(name)).write_bytes(notebook())
+    assert NAMES[name] in [each.student for each in handed_in.submissions(folder)]
 
 
-def test_what_colab_and_others_leave_in_a_notebook_does_not_matter():
-    left = notebook(new_code_cell("1", execution_count=3, outputs=[]))
-    left.metadata = {"kernelspec": {"name": "xeus", "display_name": "?"}, "colab": {}}
-    ready = grade.prepared(left, "adding")
-    assert ready.metadata["kernelspec"]["name"] == "python3"
-    assert ready.metadata["otter"] == {"assignment_name": "adding"}
-    assert ready.cells[0].execution_count is None
+# --- What an instructor gets -------------------------------------------------------------
+
+VERDICTS = {
+    "q1": judge.Verdict(1.0, ["add: not the sum"], ["add: not the sum of tensors 3"]),
+    "q2": judge.Verdict(0.0, ["add raised ValueError in a hidden test"], ["add raised: x"]),
+}
+GRADED = judge.Graded("graded", VERDICTS, {"q3": "because"}, [], [[4, "KeyError", "'x'"]])
 
 
-# --- What a person should see ------------------------------------------------------------
+def row(student="anna", look=(), **changed):
+    return report.Row(student, GRADED._replace(**changed), list(look), 5.2)
 
 
-@pytest.mark.parametrize(
-    ("code", "flags"),
-    [
-        ("import os", ["imports os"]),
-        ("from os import path", ["imports os.path"]),
-        ("from lop_utils import law", ["imports lop_utils.law"]),
-        ("open('tests/q1.py')", ["uses open"]),
-        ("!ls", ["runs a magic or a shell command"]),
-        ("  %run other.py", ["runs a magic or a shell command"]),
-        ("# @title Setup: run this cell first\nimport os", []),
-        ("import torch\nx = torch.eye(3)", []),
-        ("this is no Python", []),
-    ],
-)
-def test_what_no_answer_needs_is_pointed_out(code, flags):
-    handed_in = notebook(new_code_cell(code), new_markdown_cell("import os"))
-    assert grade.flags(handed_in, {"torch"}) == flags
+def lines(rows, known):
+    return list(csv.DictReader(io.StringIO(report.table(rows, known))))
 
 
-def test_written_answers_are_found_below_their_questions():
-    """With what code printed, and whatever a student adds."""
-    cell = new_code_cell("table")
-    cell.outputs = [
-        new_output("stream", text="0.1\n0.2\n"),
-        new_output("execute_result", data={"text/plain": "tensor(1.)"}),
-        new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"}),
-        new_output("error", ename="E", evalue="failed", traceback=[]),
-    ]
-    begin, end = "<!-- BEGIN QUESTION -->\n\n**Question.**", "<!-- END QUESTION -->"
-    texts = [begin, "because", cell, end, "no answer", begin, "so", begin, "one more"]
-    cells = [new_markdown_cell(each) if isinstance(each, str) else each for each in texts]
-    shown = "-> 0.1\n-> 0.2\n\n-> tensor(1.)\n\n-> (a figure: see the notebook)\n\n-> failed"
-    found = grade.written_answers(notebook(*cells), QUESTIONS)
-    assert found == {"q2": f"because\n\ntable\n\n{shown}", "q3": "so"}
-    assert grade.written_answers(notebook(), QUESTIONS) == {"q2": "", "q3": ""}
-
-
-# --- Results -----------------------------------------------------------------------------
-
-
-def result(tmp_path, tests):
-    path = tmp_path / "results.json"
-    path.write_text(tests if isinstance(tests, str) else json.dumps({"tests": tests}))
-    return grade.result(path, POINTS)
-
-
-FAILED = """
-    q1 - {case} result:
-        ❌ Test case failed
-        Error at line {case} in test q1:
-              answers.compare("sum", got, wanted)
-        {error}
-"""
-ERRORS = [
-    "AssertionError: sum: it is the product",
-    "TypeError: add() takes 1 argument",
-    "AssertionError: sum: it is the product",
-]
-
-
-def test_reasons_are_taken_out_of_otters_report(tmp_path):
-    summary = {"name": "Public Tests", "output": "not a question"}
-    failed = [FAILED.format(case=i, error=error) for i, error in enumerate(ERRORS)]
-    output = "\n".join(["q1 results:", *failed])
-    test = {"name": "q1", "score": 1, "max_score": 2, "output": output}
-    points, messages = result(tmp_path, [summary, test])
-    assert points == {"q1": 1.0}
-    assert messages == {"q1": ["sum: it is the product", "TypeError: add() takes 1 argument"]}
-
-
-MISFITS = [("q1", 2, 1), ("q1", 3, 2), ("q1", -1, 2), ("q1", float("nan"), 2), ("q2", 1, 2)]
-
-
-@pytest.mark.parametrize("misfit", [*MISFITS, [], "no json"])
-def test_a_result_that_does_not_fit_the_tests_is_refused(misfit, tmp_path):
-    keys = ("name", "score", "max_score")
-    tests = [dict(zip(keys, misfit, strict=True), output="")] if misfit in MISFITS else misfit
-    with pytest.raises(ValueError, match=r"wanted|Expecting"):
-        result(tmp_path, tests)
-
-
-@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
-def test_a_pipe_or_a_link_in_the_place_of_the_result_is_refused(put, tmp_path):
-    put(tmp_path / "results.json")
-    with pytest.raises(ValueError, match="wanted a small file"):
-        grade.result(tmp_path / "results.json", POINTS)
-
-
-def lines(grades, grader):
-    return list(csv.DictReader(io.StringIO(grade.table(grades, grader))))
-
-
-def test_the_table_leaves_what_is_graded_by_hand_empty(grader):
-    assert grade.table([GRADE], grader).splitlines() == [
+def test_the_table_leaves_what_is_graded_by_hand_empty(known):
+    assert report.table([row()], known).splitlines() == [
         "student,status,points,of,q1,q2,q3,look,seconds,why",
-        "anna,graded,1.0,2.0,1.0,,,,5,q1: sum: it is the product",
+        "anna,graded,1.0,3.0,1.0,0.0,,,5,"
+        "q1: add: not the sum of tensors 3; q2: add raised: x; cell 4: KeyError: 'x'",
     ]
 
 
-@pytest.mark.parametrize("student", ["=1+1", "+a", "-a", "@a"])
-def test_no_name_is_a_formula(student, grader):
-    (line,) = lines([GRADE._replace(student=student)], grader)
-    assert line["student"] == f"'{student}"
-
-
-def test_every_status_has_its_sentence_and_only_who_was_graded_has_points(grader):
-    for status, sentence in grade.SENTENCES.items():
-        found = GRADE._replace(status=status)
-        assert lines([found], grader)[0]["why"].startswith(sentence)
-        text = grade.feedback(found, grader)
+def test_every_status_has_its_sentence(known):
+    for status, sentence in report.SENTENCES.items():
+        found = row(status=status)
+        assert lines([found], known)[0]["why"].startswith(sentence)
+        text = report.feedback(found, known)
         assert (sentence or "Graded.") in text
-        assert ("## q1: Add\n\n1 of 2.\n\n- sum: it is the product" in text) == (not sentence)
-        assert ("## q2: Say why\n\nGraded by hand: of 3." in text) == (not sentence)
+        reached = status in report.REACHED
+        assert ("## q1: Add\n\n1 of 2.\n\n- add: not the sum\n" in text) == reached
+        assert ("## q3: Say why\n\nGraded by hand: of 3." in text) == reached
+        assert "add raised: x" not in text
+        assert "Cells that failed: cell 4: KeyError." in text
 
 
-def test_answers_that_are_the_same_word_for_word_are_pointed_out(grader):
+EVIL = "=1+1\n# Graded: 16 of 16 \x1b[31m![x](http://x) <b>\ud83d"
+
+
+def test_no_text_of_a_student_is_a_formula_a_heading_or_an_escape(known):
+    evil = judge.Verdict(0.0, [EVIL], [EVIL])
+    found = row(
+        student=handed_in.clean(EVIL),
+        verdicts={"q1": evil, "q2": evil},
+        trouble=EVIL,
+        failed=[[3, EVIL, EVIL]],
+        written={"q3": EVIL + "\n~~~\n# not a heading"},
+        look=[EVIL],
+    )
+    (line,) = lines([found], known)
+    assert all(not value.startswith(("=", "+", "-", "@")) for value in line.values() if value)
+    texts = [report.table([found], known), report.feedback(found, known)]
+    texts.append(report.collected([found], known))
+    for text in texts:
+        text.encode("utf-8")
+        assert "\x1b" not in text
+    assert "\n# Graded" not in texts[1] and "<b>" not in texts[1].replace("\\<", "")
+    assert "~~~~text\n=1+1\n# Graded" in texts[2] and texts[2].endswith("# not a heading\n~~~~\n")
+    assert "### =1+1 \\# Graded" in texts[2]
+
+
+def test_answers_that_are_the_same_word_for_word_are_pointed_out(known):
     same, other = "because " * 20, "since " * 20
     wrote = {"anna": same, "bo": f"\n{same} ", "cleo": other, "d": "yes", "e": "yes"}
-    grades = [GRADE._replace(student=name, written={"q2": text}) for name, text in wrote.items()]
-    assert [line["look"] for line in lines(grades, grader)] == [
-        "q2 as bo",
-        "q2 as anna",
-        "",
-        "",
-        "",
-    ]
+    rows = [row(student=name, written={"q3": text}) for name, text in wrote.items()]
+    look = [line["look"] for line in lines(rows, known)]
+    assert look == ["q3 as bo", "q3 as anna", "", "", ""]
 
 
-def test_written_answers_stand_below_their_rubric_and_cannot_leave_their_place(grader):
-    answer = "# not a heading\n~~~\n<script>"
-    grades = [GRADE._replace(student="bo"), GRADE._replace(written={"q2": answer})]
-    text = grade.collected(grades, grader)
-    assert "## q2: Say why (3 points)\n\n**Rubric.** one point for each\n\n### anna" in text
-    assert f"~~~~text\n{answer}\n~~~~" in text
-    assert "### bo\n\n~~~text\nbecause\n~~~" in text
+def test_written_answers_stand_below_their_rubric(known):
+    text = report.collected([row("bo", written={}), row()], known)
+    assert "(3 points)\n\n**Rubric.** One point for each reason.\n\n### anna" in text
+    assert "### anna\n\n~~~text\nbecause\n~~~" in text
     assert "### bo\n\n~~~text\n(nothing)\n~~~" in text
 
 
-NAMES = {"../../etc/passwd": "_.._etc_passwd", "Bo Å": "Bo Å", "..": "_", "a/b": "a_b"}
-
-
-def test_a_name_leads_to_no_other_folder_and_may_have_an_ending():
-    assert {name: grade.file_name(name) for name in NAMES} == NAMES
-    given = ("anna", "anna.ipynb", "anna.ZIP ")
-    assert {grade.without_ending(name) for name in given} == {"anna"}
+def test_each_student_has_a_file_that_leads_nowhere_else():
+    students = ["../../etc/passwd", "Bo Å", "..", "a/b", "a_b", "A_B", "x" * 200]
+    assert list(report.file_names(students).values()) == [
+        "______etc_passwd",
+        "Bo Å",
+        "__",
+        "a_b",
+        "a_b (2)",
+        "A_B (3)",
+        "x" * 60,
+    ]
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    grade.replace(tmp_path / "grades.csv", "before\ud800")  # which no file can hold
-    monkeypatch.setattr(grade.os, "replace", fail)
+    report.replace(tmp_path / "grades.csv", "before")
+    monkeypatch.setattr(report.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        grade.replace(tmp_path / "grades.csv", "after")
-    assert (tmp_path / "grades.csv").read_text() == "before?"
+        report.replace(tmp_path / "grades.csv", "after")
+    assert (tmp_path / "grades.csv").read_text() == "before"
+
+
+# --- A class -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,13 +237,16 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_no_class_is_refused_and_nothing_overwritten(
-    submissions, message, folder, grader, tmp_path
+    submissions, message, folder, known, tmp_path
 ):
     out = tmp_path / "out"
     out.mkdir()
     (out / "grades.csv").write_text("mine")
+    if submissions == "out":
+        submissions = "none"
+        (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=message):
-        grade.grade_folder(grader, tmp_path / submissions, out)
+        grade.grade_folder(known, tmp_path / submissions, out)
     assert [path.read_text() for path in out.iterdir()] == ["mine"]
 
 
@@ -310,9 +255,146 @@ def test_a_forgotten_folder_is_asked_for(capsys):
     with pytest.raises(SystemExit):
         grade.main(["whitening", ""])
     assert "make grade NAME=... FROM=..." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        grade.main(["whitening", ".", "--jobs", "0"])
+    assert "above zero" in capsys.readouterr().err
 
 
-def test_what_is_not_made_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(grade, "ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match="run `make assignments` first"):
-        grade.grader("whitening")
+def lying(path):
+    """Write a zip file that says of a notebook without end that it is small."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.ipynb", bytes(100 * 2**20))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((100 * 2**20).to_bytes(4, "little"), b"\x10\0\0\0"))
+
+
+def broken(path):
+    """Write a zip file whose stream breaks off in the middle."""
+    zipped(path, "a.ipynb")
+    content = bytearray(path.read_bytes())
+    content[50:70] = b"\xff" * 20
+    path.write_bytes(content)
+
+
+def packed_otherwise(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.ipynb", notebook(*HONEST))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+
+
+OTHER = new_notebook(metadata={"otter": {"assignment_name": "whitening"}})
+HANDED_IN = {
+    "anna.ipynb": (notebook(*HONEST), "graded", "3.0"),
+    "bo.ipynb": (notebook(SETUP, "def add(a, b):\n    return 3", Q1), "graded", "1.0"),
+    "both.zip": (lambda path: zipped(path, "a.ipynb", "b.ipynb"), "unreadable", "0.0"),
+    "broken.zip": (broken, "unreadable", "0.0"),
+    "CARL.ZIP": (lambda path: zipped(path, "deep/ADDING.IPYNB"), "graded", "3.0"),
+    "ends.ipynb": (notebook(SETUP, ADD, Q1, "import os\nos._exit(0)"), "ended", "2.0"),
+    "lies.zip": (lying, "unreadable", "0.0"),
+    "link.ipynb": (lambda path: path.symlink_to("anna.ipynb"), "unreadable", "0.0"),
+    "lzma.zip": (packed_otherwise, "unreadable", "0.0"),
+    "nested.ipynb": (b"[" * 100_000, "unreadable", "0.0"),
+    "no.txt": (b"my answer is 42", "unreadable", "0.0"),
+    "other.ipynb": (nbformat.writes(OTHER).encode(), "other assignment", "0.0"),
+    "pipe.ipynb": (os.mkfifo, "unreadable", "0.0"),
+    "rubbish.ipynb": (bytes(range(256)) * 100, "unreadable", "0.0"),
+    "surrogate.ipynb": (
+        notebook(SETUP, ADD + "  # X", Q1, TOTAL, Q2).replace(b"X", b"\\ud83d"), "graded", "3.0",
+    ),
+    "text.ipynb": (b'{"cells": 3}', "unreadable", "0.0"),
+}  # fmt: skip
+
+
+def test_every_student_has_a_row(known, tmp_path):
+    folder, out, said = tmp_path / "submissions", tmp_path / "out", []
+    folder.mkdir()
+    for name, (content, *_) in HANDED_IN.items():
+        if callable(content):
+            content(folder / name)
+        else:
+            (folder / name).write_bytes(content)
+    roster = [handed_in.student_of(name) for name in HANDED_IN if name != "bo.ipynb"] + ["late"]
+    rows = grade.grade_folder(
+        known, folder, out, roster=roster, jobs=2, limits=LIMITS, show=said.append
+    )
+    assert said[1].startswith("the reference gets 3 points")
+    with (out / "grades.csv").open(encoding="utf-8-sig") as table:
+        found = {line["student"]: line for line in csv.DictReader(table)}
+    wanted = {handed_in.student_of(name): (s, p) for name, (_, s, p) in HANDED_IN.items()}
+    wanted["late"] = ("missing", "0.0")
+    assert {name: (line["status"], line["points"]) for name, line in found.items()} == wanted
+    assert found["bo"]["look"] == "not on the list"
+    assert len(list((out / "feedback").iterdir())) == len(wanted)
+    assert len(rows) == len(wanted)
+
+
+def test_a_test_without_end_costs_that_student_alone(known, tmp_path, monkeypatch):
+    """As where an answer makes a test compute for ever: its process is killed, another begins."""
+    slot = grade.Slot(known, LIMITS)
+    slot.start()
+    slot.protection()
+    try:
+        honest = handed_in.Submission("anna", notebook(*HONEST))
+        os.kill(slot.process.pid, signal.SIGSTOP)
+        monkeypatch.setattr(slot, "limits", SimpleNamespace(total=-59.0))
+        assert slot.grade(honest).graded.status == "time"
+        monkeypatch.undo()
+        assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
+        os.kill(slot.process.pid, signal.SIGKILL)
+        assert slot.grade(honest).graded.status == "doubtful"
+        assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
+    finally:
+        slot.stop()
+
+
+def test_who_interrupts_has_a_table_of_what_was_graded(tmp_path):
+    folder, out = tmp_path / "submissions", tmp_path / "out"
+    folder.mkdir()
+    content = judge.reference(grade.read("project")).content
+    for name in "abcdefgh":
+        (folder / f"{name}.ipynb").write_bytes(content)
+    command = [sys.executable, grade.__file__, "project", folder, "--out", out, "--jobs", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        for line in process.stdout:
+            if line.startswith("1 of 8"):
+                break
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert "interrupted; what was graded is in the table" in process.stderr.read()
+    with (out / "grades.csv").open(encoding="utf-8-sig") as table:
+        status = [line["status"] for line in csv.DictReader(table)]
+    assert len(status) == 8
+    assert 1 <= status.count("graded") < 8
+    assert set(status) == {"graded", "not graded"}
+
+
+def test_written_answers_and_what_colab_leaves(known, host):
+    cells = [
+        new_markdown_cell("<!-- BEGIN QUESTION -->\n**Question 3.**"),
+        new_markdown_cell("My answer."),
+        new_code_cell(
+            "1 + 1",
+            execution_count=3,
+            outputs=[
+                new_output("execute_result", {"text/plain": "2"}),
+                new_output("display_data", {"image/png": "AAAA"}),
+            ],
+        ),
+        new_markdown_cell("<!-- END QUESTION -->"),
+        new_markdown_cell("Not mine."),
+    ]
+    left = new_notebook(cells=cells, metadata={"kernelspec": {"name": "x", "display_name": "?"}})
+    content = nbformat.writes(left).encode()
+    found = judge.grade(content, False, known.assignment, known.tests, host)
+    parts = ["My answer.", "1 + 1", "-> 2", "-> (a figure: see the notebook)"]
+    assert found.written == {"q3": "\n\n".join(parts)}
+
+
+def test_what_is_imported_beyond_the_notebook_is_said(known, host):
+    cell = "from lop_utils import law\nimport lop_utils.losses as loss"
+    submission = handed_in.Submission("anna", notebook(cell, *HONEST))
+    found = grade.graded(submission, known, host)
+    assert found.look == ["imports lop_utils.law, lop_utils.losses"]

@@ -4,7 +4,6 @@ import re
 import zipfile
 
 import assignments
-import grade
 import nbformat
 import pytest
 import yaml
@@ -51,7 +50,9 @@ def test_students_see_public_tests_and_no_solution_and_no_hidden_test(
     text = nbformat.writes(student(name))
     for kept in ("hidden=True", "SOLUTION", "**Rubric.**", "**Usual mistakes.**"):
         assert kept not in text
-    tests = grade.tests_of(written(name) / "solution" / "grader.zip")
+    with zipfile.ZipFile(written(name) / "solution" / "grader.zip") as archive:
+        names = [each for each in archive.namelist() if re.fullmatch(r"tests/\w+\.py", each)]
+        tests = {each: archive.read(each).decode() for each in names}
     assert all("hidden=False" in text and "hidden=True" in text for text in tests.values())
     setup, *_ = code(student(name))
     checks = setup.split("r'''")[1:]
@@ -90,25 +91,6 @@ def test_the_notebook_is_plain_markdown_and_its_links_lead_to_pages(name, studen
     assert pages
     for page in pages:
         assert (assignments.ROOT / f"{page}.md").is_file()
-
-
-@each
-def test_the_checks_in_the_notebook_pass_for_the_solution(name, solution, in_process):
-    """As a student runs them: in an empty folder, with nothing but the notebook."""
-    ran = in_process(code(solution(name)))[""]
-    assert ran["errors"] == []
-    tested = [q.name for q in assignments.read(name).questions if not q.manual]
-    assert list(ran["tests"]) == tested
-    assert all("All test cases passed" in said for _, said in ran["tests"].values())
-
-
-def test_two_assignments_in_one_folder_keep_their_checks_apart(solution, in_process):
-    """As in Colab and in JupyterLab, where all notebooks lie beside one another."""
-    mine, *rest = code(solution(NAMES[0]))
-    other, *_ = code(solution(NAMES[1]))
-    ran = in_process([mine, "mine = grader", other, "grader = mine", *rest])[""]
-    assert ran["errors"] == []
-    assert all("All test cases passed" in said for _, said in ran["tests"].values())
 
 
 @each

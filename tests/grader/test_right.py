@@ -1,4 +1,4 @@
-"""A right answer gets every point, in whatever words; where it cannot, it is told what to change."""
+"""A right answer gets every point, in whatever words, or is told what to change."""
 
 import re
 import warnings
@@ -63,11 +63,12 @@ def test_a_right_answer_gets_every_point_or_is_told_what_to_change(name, style):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         said = said_of(name, SOLVED[name].RIGHT[style])
+    assert SOLVED[name].RIGHT[style].keys() <= said.keys()
     named = {q: text for (of, q), text in SOLVED[name].NAMED.items() if of == style}
     assert {q: texts for q, texts in said.items() if texts and q not in named} == {}
-    assert {q: any(text in each for each in said[q]) for q, text in named.items()} == dict.fromkeys(named, True)
+    for question, text in named.items():
+        assert any(text in each for each in said[question]), said[question]
 
 
-@pytest.mark.parametrize("name", SOLVED)
-def test_there_are_five_ways(name):
-    assert len(SOLVED[name].RIGHT) == 5
+def test_each_is_solved_in_five_ways():
+    assert {name: len(solved.RIGHT) for name, solved in SOLVED.items()} == dict.fromkeys(SOLVED, 5)

@@ -42,7 +42,7 @@ def choose_width(fit, M, Omega, widths, generator):
     held_out = Omega ^ train
     errors = torch.tensor([
         torch.nn.functional.mse_loss(fit(M, train, k)[held_out], M[held_out]) ** 0.5
-        for k in widths
+        for k in torch.tensor(widths)
     ])
     return widths[errors.argmin()], errors.float()
 
@@ -105,7 +105,7 @@ def choose_width(fit, M, Omega, widths, generator):
     M, Omega = np.asarray(M), np.asarray(Omega)
     train = Omega & (torch.rand(*Omega.shape, generator=generator).numpy() < 0.9)
     held_out = Omega & ~train
-    gaps = [np.asarray(fit(M, train, k)) - M for k in widths]
+    gaps = [fit(M, train, k) - M for k in widths]
     errors = np.array([np.sqrt(np.mean(gap[held_out] ** 2)) for gap in gaps])
     return np.array(widths)[errors.argmin()], errors
 
@@ -145,7 +145,8 @@ class Surrogate(torch.nn.Module):
 
 def from_svd(svd, S, k, L, eps):
     U, _, Vt = svd(S)
-    return [eps * Vt[:k], *(eps * torch.eye(k, dtype=S.dtype) for _ in range(L - 2)), eps * U[:, :k]]
+    inner = (eps * torch.eye(k, dtype=S.dtype) for _ in range(L - 2))
+    return [eps * Vt[:k], *inner, eps * U[:, :k]]
 
 surrogate = Surrogate()
 spectral_start = partial(from_svd, partial(torch.linalg.svd, full_matrices=False))

@@ -21,7 +21,8 @@ A = networks.end_to_end(Ws0) / eps**L
 U, V = (each.double() for each in outer_factors(Ws0, Phi, r, eps))
 start, target = core_start(Phi, U, V, L, eps)
 rho = recursions.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=steps)
-wide, narrow = train(Ws0, Phi, eta, lam, steps), train([W.double() for W in start], target, eta, lam, steps)
+wide = train(Ws0, Phi, eta, lam, steps)
+narrow = train([W.double() for W in start], target, eta, lam, steps)
 both = [(networks.end_to_end(W), expand(C, U, V, A, x)) for W, C, x in zip(wide, narrow, rho)]
 gap = max((W - guess).norm() / W.norm() for W, guess in both)
 without = (both[-1][0] - U @ networks.end_to_end(narrow[-1]) @ V.T).norm() / both[-1][0].norm()

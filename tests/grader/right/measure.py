@@ -210,7 +210,8 @@ def decay_factor(C):
         a, b = torch.zeros(2, requires_grad=True).unbind()
         def error(a, b):
             return (a + b * torch.arange(len(C)) - C.log()).square().sum()
-        H = torch.stack([torch.stack(row) for row in torch.autograd.functional.hessian(error, (a, b))])
+        rows = torch.autograd.functional.hessian(error, (a, b))
+        H = torch.stack([torch.stack(row) for row in rows])
         g = torch.stack(torch.autograd.functional.jacobian(error, (a, b)))
     return (-torch.linalg.solve(H, g)[1]).exp()
 """,

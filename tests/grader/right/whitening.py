@@ -234,7 +234,8 @@ def train(Ws, steps, eta, lam):
 
 trained = train(Ws0, 1000, 0.05, 0.01)
 V = quiet_basis(Ws0, Phi, r)
-gap = float((trained[0] @ V - rho_path(eps, 0.05, 0.01, L, 1000)[-1] / eps * Ws0[0] @ V).abs().max())
+rho = rho_path(eps, 0.05, 0.01, L, 1000)[-1]
+gap = float((trained[0] @ V - rho / eps * Ws0[0] @ V).abs().max())
 Ws, Phi, V, gradients = None, None, None, None
 """,
 }

@@ -295,7 +295,7 @@ def choose_width(fit, M, Omega, widths, generator):
     train, test = Omega & (fold > 0), Omega & (fold == 0)
     errors, best = [], None
     for k in widths:
-        errors.append(float(((fit(M, train, k) - M)[test] ** 2).mean() ** 0.5))
+        errors.append(float(((fit(M=M, mask=train, k=k) - M)[test] ** 2).mean() ** 0.5))
         best = k if errors[-1] == min(errors) else best
     return [best, errors]
 

@@ -36,7 +36,7 @@ def hidden_features(Ws, X):
 
 def decay_factor(C):
     l = torch.arange(len(C)).float()
-    return torch.exp(torch.cov(torch.stack([l, C.log().float()]))[0, 1] / l.var())
+    return torch.exp(torch.cov(torch.stack([l, C.log()]))[0, 1] / l.var())
 """,
     "q5": """
 def predicted_factor(eps, n, L, s):

@@ -3,15 +3,23 @@
 The tests of the book's assignments call a student's function on cases of their own. A test that
 says only that an answer is wrong teaches little, so each one brings the answers to which known
 mistakes lead, and the message names the mistake whose answer came.
+
+An answer may be a tensor, an array, a number, or a list of these, whatever its dtype, device or
+layout. A test reads it by ``items``, ``tensor`` and ``compare`` alone, and has its size before it
+computes with it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["call", "compare", "require"]
+__all__ = ["call", "compare", "items", "require", "tensor"]
+
+# How far from right an answer of few digits may be, to be told that it has few digits.
+_SHORT = {"float32": 1e-3, "float16": 1e-1, "bfloat16": 1e-1}
 
 _SEEN = {
     "it has the wrong sign": lambda wanted: -wanted,
@@ -78,14 +86,15 @@ def call(function: Callable[..., Any] | None, *arguments: Any) -> Any:
     )
     copies = [_copy(argument) for argument in arguments]
     result = function(*copies)
+    name = getattr(function, "__name__", type(function).__name__)  # a partial has none
     for i, (copy, argument) in enumerate(zip(copies, arguments, strict=True), start=1):
         require(
             _same(copy, argument),
-            f"{function.__name__} changes its argument {i} in place: work on a copy of it",
+            f"{name} changes its argument {i} in place: work on a copy of it",
         )
     require(
         result is not None and result is not ...,
-        f"{function.__name__} returns nothing: replace the dots, and return the result",
+        f"{name} returns nothing: replace the dots, and return the result",
     )
     return result
 
@@ -109,10 +118,122 @@ def _same(copy: Any, value: Any) -> bool:
     return copy is value
 
 
-def _tensor(value: Any) -> Tensor:
-    numbers = torch.as_tensor(value, dtype=torch.complex128).detach()
+def _plain(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, list | tuple):
+        return torch.stack([_plain(item) for item in value]) if value else torch.empty(0)
+    return torch.from_numpy(np.array(value))  # a copy: strides may be negative
+
+
+def _read(name: str, value: Any) -> Tensor:
+    require(value is not None and value is not ..., f"{name}: still missing")
+    try:
+        return _plain(value)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        raise AssertionError(f"{name}: wanted a number or a torch.Tensor, got {kind}") from None
+
+
+def _double(numbers: Tensor) -> Tensor:
+    numbers = numbers.to_dense().to(torch.complex128)
     # What has an imaginary part is close to nothing real.
     return torch.where(numbers.imag == 0, numbers.real, torch.nan)
+
+
+def _shapes(wanted: Sequence[int], got: Sequence[int]) -> str:
+    said = [f"shape {tuple(shape)}" if shape else "a number" for shape in (wanted, got)]
+    return f"wanted {said[0]}, got {said[1]}"
+
+
+def items(
+    name: str, value: Any, count: int, *, mistakes: Mapping[int, str] | None = None
+) -> list[Any]:
+    """Return the items of an answer that has to be a list.
+
+    Parameters
+    ----------
+    name : str
+        What the answer is called in the message.
+    value : object
+        The answer: a list, a tuple, or a tensor or array with a first axis.
+    count : int
+        How many items are wanted.
+    mistakes : mapping of int to str, optional
+        What to say of other numbers of items.
+
+    Raises
+    ------
+    AssertionError
+        If the answer is missing, no list, or of another length.
+
+    Examples
+    --------
+    >>> items("(loss, R)", (1.0, 2.0), 2)
+    [1.0, 2.0]
+    >>> items("layers", [1.0, 2.0], 3, mistakes={2: "is the last one missing?"})
+    Traceback (most recent call last):
+    ...
+    AssertionError: layers: is the last one missing?
+    """
+    require(value is not None and value is not ..., f"{name}: still missing")
+    stacked = isinstance(value, Tensor | np.ndarray) and value.ndim > 0
+    listed = stacked or isinstance(value, list | tuple)
+    got = len(value) if listed else type(value).__name__
+    said = (mistakes or {}).get(got, f"wanted a list of {count}, got {got}")
+    require(got == count, f"{name}: {said}")
+    return list(value)
+
+
+def tensor(
+    name: str,
+    value: Any,
+    shape: Sequence[int],
+    *,
+    mistakes: Mapping[tuple[int, ...], str] | None = None,
+    nan: str = "wanted finite real numbers, got others",
+) -> Tensor:
+    """Return an answer as a tensor of float64, once its shape is right.
+
+    Parameters
+    ----------
+    name : str
+        What the answer is called in the message.
+    value : object
+        The answer.
+    shape : sequence of int
+        The shape that is wanted.
+    mistakes : mapping of tuple to str, optional
+        What to say of other shapes.
+    nan : str
+        What to say where numbers are not finite, or not real.
+
+    Returns
+    -------
+    Tensor, shape ``shape``
+        With finite entries, without a graph, on the CPU.
+
+    Raises
+    ------
+    AssertionError
+        If the answer is missing, no number or tensor, of another shape, or not finite.
+
+    Examples
+    --------
+    >>> tensor("x", np.float32(2), ())
+    tensor(2., dtype=torch.float64)
+    >>> tensor("x", [1.0, 2.0], (2, 1))
+    Traceback (most recent call last):
+    ...
+    AssertionError: x: wanted shape (2, 1), got shape (2,)
+    """
+    found, shape = _read(name, value), tuple(shape)
+    got = tuple(found.shape)
+    # Before it becomes dense: an expanded or a sparse tensor may have any size.
+    require(got == shape, f"{name}: {(mistakes or {}).get(got, _shapes(shape, got))}")
+    found = _double(found)
+    require(torch.isfinite(found).all(), f"{name}: {nan}")
+    return found
 
 
 def _close(got: Tensor, wanted: Tensor, rtol: float, atol: float) -> bool:
@@ -128,7 +249,7 @@ def compare(
     wanted: Tensor | float,
     *,
     mistakes: Mapping[str, Any] | None = None,
-    rtol: float = 1e-8,
+    rtol: float = 1e-6,
     atol: float = 1e-12,
 ) -> None:
     """Compare an answer with the right one, and name the mistake that it looks like.
@@ -147,7 +268,8 @@ def compare(
         entries. One that happens to equal the right answer is passed over.
     rtol, atol : float
         Errors up to ``rtol`` times the largest entry of ``wanted``, plus ``atol``, are accepted,
-        so that an answer in other words, or in another order of operations, is right.
+        so that an answer in other words, in another order of operations, or with a number of
+        float32 somewhere in it, is right.
 
     Raises
     ------
@@ -166,32 +288,32 @@ def compare(
     ...
     AssertionError: gradient: it is 0.5 times what was asked for
     """
-    require(got is not None and got is not ..., f"{name}: still missing")
-    try:
-        answer = _tensor(got)
-    except (TypeError, ValueError, RuntimeError):
-        raise AssertionError(
-            f"{name}: wanted a number or a torch.Tensor, got {type(got).__name__}"
-        ) from None
-    right = _tensor(wanted)
-    if _close(answer, right, rtol, atol):
-        return
-    known = dict(mistakes or {})
+    answer, right = _read(name, got), _double(_plain(wanted))
+    known = {sentence: _double(_plain(value)) for sentence, value in (mistakes or {}).items()}
     for sentence, change in _SEEN.items():
         if right.ndim == 2 or sentence.endswith("sign"):
             known[sentence] = change(right)
-    for sentence, value in known.items():
-        wrong = _tensor(value)
+    kind, shape = str(answer.dtype).removeprefix("torch."), answer.shape
+    # Before it becomes dense: an expanded or a sparse tensor may have any size.
+    require(
+        shape in {each.shape for each in (right, *known.values())},
+        f"{name}: {_shapes(right.shape, shape)}",
+    )
+    answer = _double(answer)
+    if _close(answer, right, rtol, atol):
+        return
+    for sentence, wrong in known.items():
         if _close(answer, wrong, rtol, atol) and not _close(wrong, right, rtol, atol):
             raise AssertionError(f"{name}: {sentence}")
-    require(
-        answer.shape == right.shape,
-        f"{name}: wanted shape {tuple(right.shape)}, got {tuple(answer.shape)}",
-    )
+    require(shape == right.shape, f"{name}: {_shapes(right.shape, shape)}")
     require(torch.isfinite(answer).all(), f"{name}: wanted finite real numbers, got others")
+    error = (answer - right).abs().max() / right.abs().max().clamp(min=atol)
+    differs = f"differs from what was asked for by {error:.1e} of its size"
+    if error < _SHORT.get(kind, 1e-5):
+        short = f"it is {kind}" if kind in _SHORT else "something in it is float32, it seems"
+        raise AssertionError(f"{name}: {short}; wanted float64: it {differs}")
     if right.numel() > 1 and (square := (right * right).sum()) > 0:
         factor = (answer * right).sum() / square
         if factor and _close(answer, factor * right, rtol, atol):
             raise AssertionError(f"{name}: it is {factor:.6g} times what was asked for")
-    error = (answer - right).abs().max() / right.abs().max().clamp(min=atol)
-    raise AssertionError(f"{name}: differs from what was asked for by {error:.1e} of its size")
+    raise AssertionError(f"{name}: {differs}")

@@ -1,5 +1,7 @@
 """Right answers pass in whatever words; wrong ones are told what they look like."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,10 @@ def refused(message, *compared, **more):
 
 def test_a_right_answer_passes_in_any_words():
     strided, graph = A.T.contiguous().T, A.clone().requires_grad_()
-    for got in (A, A.float(), A.tolist(), A.numpy(), A + 1e-9, graph, strided, A + 0j):
+    arrays = [A.numpy(), A.numpy()[::-1].copy()[::-1], list(A.numpy()), A.to_sparse()]
+    for got in (A, A.float(), A.tolist(), A + 1e-9, graph, tuple(graph), strided, A + 0j, *arrays):
         answers.compare("A", got, A)
-    for got in (2, 2.0, np.float32(2), torch.tensor(2.0), torch.tensor(2)):
+    for got in (2, 2.0, np.float32(2), np.array(2), torch.tensor(2.0), torch.tensor(2)):
         answers.compare("x", got, 2.0)
     answers.compare("empty", torch.empty(0, 3), torch.empty(0, 3))
 
@@ -41,12 +44,20 @@ def test_a_right_answer_passes_in_any_words():
         ([[1.0], [2.0, 3.0]], "wanted a number or a torch.Tensor, got list"),
         (A.T, "it is the transpose of what was asked for"),
         (-A, "it has the wrong sign"),
-        (A[:2], r"wanted shape \(3, 2\), got \(2, 2\)"),
-        (torch.empty(0, 2), r"wanted shape \(3, 2\), got \(0, 2\)"),
+        (A[:2], r"wanted shape \(3, 2\), got shape \(2, 2\)"),
+        (torch.empty(0, 2), r"wanted shape \(3, 2\), got shape \(0, 2\)"),
+        (torch.zeros(1).expand(10**15), r"wanted shape \(3, 2\), got shape"),
+        (2.0, r"wanted shape \(3, 2\), got a number"),
+        ((row for row in A), "wanted a number or a torch.Tensor, got generator"),
+        ([A[0], ...], "wanted a number or a torch.Tensor, got list"),
         (A * torch.nan, "wanted finite real numbers, got others"),
         (A + 1e-3j, "wanted finite real numbers, got others"),
         ((A + 1j).numpy(), "wanted finite real numbers, got others"),
         (3 * A, "it is 3 times what was asked for"),
+        ((A * 1.00001).float(), "it is float32; wanted float64: it differs .* by 1.0e-05 of its"),
+        ((A + 0.1).half(), "it is float16; wanted float64: it differs"),
+        (A * 1.000005, "something in it is float32, it seems; wanted float64: it differs"),
+        ((A + torch.eye(3, 2)).float(), "differs"),
         (A + torch.eye(3, 2), "differs from what was asked for by 9.1e-02 of its size"),
         (torch.zeros(3, 2), "differs from what was asked for by 1.0e"),
     ],
@@ -74,9 +85,57 @@ def test_tolerances_are_those_that_are_said():
     refused("A: differs", "A", A + 1e-3, A, rtol=1e-5)
     answers.compare("zero", torch.full((2,), 1e-13), torch.zeros(2))
     refused("zero: differs", "zero", torch.full((2,), 1e-9), torch.zeros(2))
+    refused("A: something", "A", A * (1 + 1e-7), A, rtol=1e-9)
     # As float32, which is what torch makes of a list, these would differ by 3e-9.
     known = {"a tenth too many": [float(torch.tensor(1.1))]}
     refused("x: a tenth", "x", torch.tensor([1.1]).double(), [1.0], mistakes=known, rtol=1e-12)
+
+
+def test_a_list_is_one_in_any_words():
+    for got in (A, A.numpy(), A.tolist(), tuple(A)):
+        assert [list(row) for row in answers.items("rows", got, 3)] == A.tolist()
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        (None, "still missing"),
+        (..., "still missing"),
+        ([A], "one alone"),
+        ([A] * 3, "wanted a list of 2, got 3"),
+        (torch.tensor(1.0), "wanted a list of 2, got Tensor"),
+        ({0: A, 1: A}, "wanted a list of 2, got dict"),
+        ((W for W in [A, A]), "wanted a list of 2, got generator"),
+        ("WW", "wanted a list of 2, got str"),
+    ],
+)
+def test_what_is_no_such_list_is_named(got, message):
+    with pytest.raises(AssertionError, match=f"^Ws: {message}$"):
+        answers.items("Ws", got, 2, mistakes={1: "one alone"})
+
+
+def test_a_tensor_is_plain_once_its_shape_is_right():
+    for got in (A, A.float(), A.numpy(), A.tolist(), A.clone().requires_grad_(), A.to_sparse()):
+        found = answers.tensor("A", got, A.shape)
+        assert (found.dtype, found.requires_grad) == (torch.float64, False)
+        assert torch.equal(found, A)
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        (None, "still missing"),
+        (A.T, "this is A transposed"),
+        (A[0, 0], r"wanted shape \(3, 2\), got a number"),
+        (torch.zeros(1).expand(10**15), "wanted shape"),
+        (A * torch.nan, "diverged"),
+        (A + 1e-3j, "diverged"),
+    ],
+)
+def test_what_is_no_such_tensor_is_named(got, message):
+    known = {(2, 3): "this is A transposed"}
+    with pytest.raises(AssertionError, match=f"^A: {message}"):
+        answers.tensor("A", got, (3, 2), mistakes=known, nan="diverged")
 
 
 def test_a_function_gets_copies_and_gives_its_result():
@@ -108,6 +167,7 @@ def put(Ws, W):
         (lambda Ws: put(Ws, Ws[0].float()), ([SQUARE],), 1),
         (lambda Ws: put(Ws, None), ([SQUARE],), 1),
         (lambda Ws: put(Ws, None), ([[SQUARE]],), 1),
+        (partial(put, W=A), ([SQUARE],), 1),  # has no name
     ],
 )
 def test_a_change_in_place_is_named_and_goes_no_further(function, arguments, place):

@@ -94,9 +94,11 @@ MISTAKES = [
     ),
     Mistake(
         "one layer after the other",
-        "    Ws = [(1 - eta * lam) * W - eta * G for W, G in zip(Ws, gradients(Ws, Phi))]\nV",
+        "    found = gradients(trained, Phi)\n"
+        "    trained = [(1 - eta * lam) * W - eta * G for W, G in zip(trained, found)]\n",
         "    for l in range(L):\n"
-        "        Ws[l] = (1 - eta * lam) * Ws[l] - eta * gradients(Ws, Phi)[l]\nV",
+        "        G = gradients(trained, Phi)[l]\n"
+        "        trained[l] = (1 - eta * lam) * trained[l] - eta * G\n",
         {"q5": 2.0},
         "one after the other",
     ),

@@ -15,6 +15,7 @@ import grade
 import nbformat
 import pytest
 from adding import ADD, HONEST, Q1, Q2, SETUP, TOTAL, notebook
+from fuzz import write_class
 from grading import handed_in, judge, report, walls
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -328,6 +329,21 @@ def test_every_student_has_a_row(known, tmp_path):
     assert found["bo"]["look"] == "not on the list"
     assert len(list((out / "feedback").iterdir())) == len(wanted)
     assert len(rows) == len(wanted)
+
+
+def test_in_a_class_of_whatever_who_is_honest_has_the_exact_grade(known, tmp_path):
+    """Sixty of what ``make bench`` hands in two thousand of."""
+    folder, out = tmp_path / "submissions", tmp_path / "out"
+    folder.mkdir()
+    honest = {handed_in.student_of(name) for name in write_class(folder, range(60))}
+    limits = LIMITS._replace(seconds=2, memory=2.0)
+    rows = grade.grade_folder(known, folder, out, jobs=2, limits=limits, show=lambda text: None)
+    assert len(rows) == 60
+    assert len(honest) > 10
+    for row in rows:
+        if row.student in honest:
+            assert report.points(row) == {"q1": 2, "q2": 1}, row
+            assert row.graded.status == "graded"
 
 
 def test_a_test_without_end_costs_that_student_alone(known, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from importlib import import_module
 import lop_course
 import pytest
 import torch
+from grading import judge
 
 SOLVED = {name: import_module(f"right.{name}") for name in lop_course.names()}
 
@@ -56,14 +57,29 @@ def failures(source, known):
     return []
 
 
+@pytest.mark.parametrize("where", ["in one process", "by the grader"])
 @pytest.mark.parametrize(
-    ("name", "style"), [(name, style) for name, solved in SOLVED.items() for style in solved.RIGHT]
+    ("name", "style"),
+    [
+        pytest.param(name, style, marks=pytest.mark.xdist_group(name))
+        for name, solved in SOLVED.items()
+        for style in solved.RIGHT
+    ],
 )
-def test_a_right_answer_gets_every_point_or_is_told_what_to_change(name, style):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        said = said_of(name, SOLVED[name].RIGHT[style])
-    assert SOLVED[name].RIGHT[style].keys() <= said.keys()
+def test_a_right_answer_gets_every_point_or_is_told_what_to_change(
+    name, style, where, host, grader
+):
+    right = SOLVED[name].RIGHT[style]
+    if where == "by the grader":
+        content = judge.reference(grader(name).assignment, right).content
+        graded = judge.grade(content, False, grader(name).assignment, grader(name).tests, host)
+        said = {question: verdict.details for question, verdict in graded.verdicts.items()}
+        assert graded.failed == []
+    else:  # as in a student's notebook, and on Gradescope
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            said = said_of(name, right)
+    assert right.keys() <= said.keys()
     named = {q: text for (of, q), text in SOLVED[name].NAMED.items() if of == style}
     assert {q: texts for q, texts in said.items() if texts and q not in named} == {}
     for question, text in named.items():

@@ -76,26 +76,34 @@ def test(source, where):
     )
 
 
-def solved(assignment):
-    """Return the cells of code of the reference solution, with its checks."""
-    code, inside, name = [], False, None
+def solved(assignment, instead=()):
+    """Return the cells of code of the reference solution, with its checks.
+
+    ``instead`` has other answers to some questions, by their names; what tests do not grade is then
+    left out.
+    """
+    code, part, name, manual = [], "", None, False
     for cell in assignment.notebook.cells:
         first, _, rest = cell.source.partition("\n")
         if cell.cell_type == "raw":
-            if first == "# BEGIN QUESTION":
-                name = yaml.safe_load(rest)["name"]
-            elif first == "# END QUESTION":
+            part = first.removeprefix("# ")
+            if part == "BEGIN QUESTION":
+                said = yaml.safe_load(rest)
+                name, manual = said["name"], said.get("manual", False)
+            elif part == "BEGIN SOLUTION" and name in instead:
+                code.append(instead[name])
+            elif part == "END QUESTION":
                 code.append(f'grader.check("{name}")')
-            elif first in ("# BEGIN TESTS", "# END TESTS"):
-                inside = first == "# BEGIN TESTS"
-        elif cell.cell_type == "code" and not inside:
+        elif cell.cell_type != "code" or part == "BEGIN TESTS" or (instead and manual):
+            continue
+        elif part != "BEGIN SOLUTION" or name not in instead:
             code.append(cell.source)
     return ["import otter\n\ngrader = otter.Notebook()", *code]
 
 
-def reference(assignment):
-    """Return the reference solution as one hands it in."""
-    cells = [new_code_cell(source) for source in solved(assignment)]
+def reference(assignment, instead=()):
+    """Return the reference solution, or one with other answers, as one hands it in."""
+    cells = [new_code_cell(source) for source in solved(assignment, instead)]
     content = nbformat.writes(new_notebook(cells=cells)).encode("utf-8")
     return Submission("reference", content)
 

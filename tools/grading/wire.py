@@ -138,6 +138,8 @@ class Sent:
             return float(value)
         if isinstance(value, Complex):
             return {"complex": [complex(value).real, complex(value).imag]}
+        if isinstance(value, torch.nn.ParameterList):  # which is callable, too
+            value = list(value)
         if isinstance(value, list | tuple):
             return {"list" if isinstance(value, list) else "tuple": inside(value)}
         if isinstance(value, dict):

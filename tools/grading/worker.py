@@ -458,9 +458,10 @@ def imported(cells):
     for cell in cells:
         if cell.cell_type != "code" or len(cell.source) > LONGEST_CELL:
             continue
-        found |= {f"lop_utils.{name}" for name in re.findall(r"lop_utils\.(\w+)", cell.source)}
         with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
             for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.ImportFrom) and node.module == "lop_utils":
-                    found |= {f"lop_utils.{alias.name}" for alias in node.names}
-    return found
+                if isinstance(node, ast.Import):
+                    found |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[:2]) for name in found if name.startswith("lop_utils.")}

@@ -61,8 +61,8 @@ FAULTS = [
     ("tools/grade.py", "if not stat.S_ISREG(path.lstat().st_mode):", "if False:", "tests/grader/test_grade.py tests/grader/test_hostile.py"),
     ("tools/grade.py", "if not 0 <= got <= possible[name]:", "if False:", "tests/grader/test_grade.py"),
     ("tools/grade.py", 'startswith(("=", "+", "-", "@", "\\t", "\\r"))', 'startswith("never")', "tests/grader/test_grade.py"),
-    ("tools/sandbox.py", "if time.monotonic() - started > limits.seconds:", "if False:", "tests/grader/test_hostile.py"),
-    ("tools/sandbox.py", "if used(folder) > limits.disk * GIB:", "if False:", "tests/grader/test_hostile.py"),
+    ("tools/grading/worker.py", 'if memory > job["memory"]:', "if False:", "tests/grader/test_walls.py"),
+    ("tools/grading/judge.py", "if best[name].points <= new.points:", "if True:", "tests/grader/test_judge.py"),
 ]  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import grade
 import lop_course
 import pytest
-import sandbox
 import yaml
+from grading import report, walls
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,11 +89,15 @@ def test_the_commands_of_the_page_are_targets():
 
 
 def test_the_page_says_what_the_grader_does():
-    limits = sandbox.LIMITS
-    assert (limits.seconds, limits.memory, limits.processes, limits.disk) == (300, 4, 64, 0.25)
-    assert "for five minutes at most (`--seconds`), within 4 GiB of memory (`--memory`)" in TEXT
-    assert "64 processes and a quarter of a gigabyte of disk" in TEXT
-    for status in grade.SENTENCES:
+    limits = walls.LIMITS
+    assert (limits.seconds, limits.total, limits.memory, limits.processes) == (60, 300, 4, 64)
+    assert limits.disk == 0.25
+    assert "takes more than a minute (`--seconds`)" in TEXT
+    assert "more than five times that" in TEXT
+    assert "limited to 4 GiB for each (`--memory`)" in TEXT
+    assert "Processes and threads are limited to 64" in TEXT
+    assert "an empty folder in memory (a quarter of a gigabyte)" in TEXT
+    for status in report.SENTENCES:
         assert f"`{status}`" in TEXT, status
     for option in ("--seconds", "--memory", "--out", "--roster"):
         assert option in grade.__doc__ and option in TEXT

@@ -209,9 +209,15 @@ MEMFD = (
     "import os, time\nkept = [os.memfd_create(str(i)) for i in range(100)]\nfor each in kept:\n"
     "    os.write(each, bytes(2**25))\ntime.sleep(300)"
 )
+TOGETHER = (
+    "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n"
+    "        kept = b'x' * (500 * 2**20)\n        time.sleep(300)\ntime.sleep(300)"
+)
 END = "import os\nos._exit(0)"
 ENDS = [
     (HOLD, "graded", [2, 1]),  # one process cannot take more: a MemoryError, as any other
+    (TOGETHER, "memory", [2, 0]),
+    ("import os\nos.fork()", "graded", [2, 1]),
     (LOOP, "graded", [2, 1]),
     (STUBBORN, "time", [2, 0]),
     (FORKS + "\nimport time; time.sleep(300)", "processes", [2, 0]),

@@ -92,12 +92,11 @@ def shut_in(disk):
 
 def limit(memory, disk):
     """Bound what one process may take; what all take together the warden watches."""
-    used = psutil.Process().memory_info().vms
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: disk,
         resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_AS: used + memory,
+        resource.RLIMIT_AS: memory,
     }
     for what, most in limits.items():
         with contextlib.suppress(ValueError, OSError):  # macOS refuses some
@@ -161,6 +160,7 @@ def warden(job, sockets, nested):
     """Start one submission and watch it, until it ends, meets a limit, or nobody waits for it."""
     line = socket.socket(fileno=sockets.pop(0))
     mine, theirs = os.pipe()
+    now = psutil.Process().memory_info()  # which every process shares that is forked from here
     if nested:
         namespaces()
     first = os.fork()
@@ -168,13 +168,12 @@ def warden(job, sockets, nested):
         line.close()
         os.close(mine)
         with contextlib.suppress(BaseException):
-            keeper(job, sockets, theirs, nested)
+            keeper(job, sockets, theirs, nested, now.vms)
         os._exit(1)
     os.close(theirs)
     for number in sockets:
         os.close(number)
     status, family = "", {first: psutil.Process(first)}
-    shared = psutil.Process().memory_info().rss  # by every process that is forked from here
     while not status:
         ready, _, _ = select.select([line, mine], [], [], WATCH)
         if mine in ready:
@@ -185,7 +184,7 @@ def warden(job, sockets, nested):
             with contextlib.suppress(psutil.Error):
                 children = family[first].children(recursive=True)
                 family.update((child.pid, child) for child in children)
-            status = exceeded(family.values(), job, shared)
+            status = exceeded(family.values(), job, now.rss)
     for process in [*family.values()]:
         with contextlib.suppress(psutil.Error):
             for each in (*process.children(recursive=True), process):
@@ -208,12 +207,12 @@ def exceeded(family, job, shared):
     return "processes" if threads > job["processes"] else ""
 
 
-def keeper(job, sockets, theirs, nested):
+def keeper(job, sockets, theirs, nested, mapped):
     """Be the first process of the namespaces: shut in, start the notebook, and bury."""
     for number in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     os.setsid()
-    limit(job["memory"], job["disk"])
+    limit(mapped + job["memory"], job["disk"])
     if nested:
         shut_in(job["disk"])
     os.chdir(job["folder"])
@@ -281,7 +280,7 @@ class Notebook:
         self.sockets = {
             name: rest[i * VISITS : (i + 1) * VISITS] for i, name in enumerate(job["questions"])
         }
-        self.failed = []
+        self.failed, self.number = [], os.getpid()
 
     def run(self):
         """Parse, execute, and let the judge grade at the checks and at the end."""
@@ -317,6 +316,8 @@ class Notebook:
             error = done.error_before_exec or done.error_in_exec
         except BaseException as caught:
             error = caught
+        if os.getpid() != self.number:  # a copy that the cell has made: one notebook is enough
+            os._exit(0)
         if isinstance(error, Late):
             self.failed.append([i, f"stopped after {self.job['seconds']:g} s", ""])
         elif error is not None:

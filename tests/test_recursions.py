@@ -132,8 +132,8 @@ BAD = [
     (dict(steps=-1), "steps: wanted steps >= 0, got -1"),
     (dict(L=0), "L: wanted L >= 1, got 0"),
     (dict(tau=[1.0, -2.0, 3.0]), "tau: wanted finite times >= 0, got -2"),
-    (dict(tau=[0.0, math.nan]), "tau: wanted finite times >= 0, got nan"),
-    (dict(tau=[0.0, math.inf]), "tau: wanted finite times >= 0, got inf"),
+    (dict(tau=[0.0, math.nan]), "tau: wanted finite entries, got NaN or infinity"),
+    (dict(tau=[0.0, math.inf]), "tau: wanted finite entries, got NaN or infinity"),
 ]
 
 
@@ -141,7 +141,7 @@ BAD = [
     ("name", "change", "message"),
     [(name, *bad) for name in GOOD for bad in BAD if set(bad[0]) <= set(GOOD[name])]
     + [
-        ("rho_recursion", dict(eps=[1.0, 0.0]), "eps: wanted eps > 0, got 0.0"),
+        ("rho_recursion", dict(eps=[1.0, 0.0]), "eps[1]: wanted eps[1] > 0, got 0.0"),
         ("rho_recursion", dict(eps=[1.0]), "eps: wanted one or L = 2 scales, got 1"),
     ],
 )
@@ -151,7 +151,7 @@ def test_rho_refuses(name, change, message):
 
 
 def test_complex_times_are_refused():
-    with pytest.raises(TypeError, match=r"^tau: wanted real times, got torch\.complex128"):
+    with pytest.raises(TypeError, match=r"^tau: wanted real numbers, got torch\.complex128"):
         rho_flow(1.0, [1j], lam=0.0, L=2)
 
 

@@ -150,6 +150,13 @@ COUNTS = {
     **_all({"none": lambda n: None, "text": lambda n: "1", "nan": lambda n: NAN}, "refused"),
     **_all({"half-way": lambda n: n + 0.5, "list": lambda n: [n]}, "refused"),
 }
+TEXTS = {
+    **_all(
+        {"none": lambda text: None, "number": lambda text: 3, "list": lambda text: [text]},
+        "refused",
+    ),
+    **_all({"unknown": lambda text: "no-such", "empty": lambda text: ""}, "refused"),
+}
 
 
 def _one_of(spoiler: Spoiler) -> Spoiler:
@@ -178,9 +185,8 @@ def spoilers(value: Any) -> dict[str, Spoiler]:
         same = _all({"list": list, "array": np.array, "size": torch.Size}, "same")
         short = _all({"short": lambda ns: ns[:-1], "empty": lambda ns: ()}, "either")
         return each | same | short | _all(whole, "refused")
-    if isinstance(value, bool):
-        return {}
-    return NUMBERS if isinstance(value, float) else COUNTS if isinstance(value, int) else {}
+    kinds = {str: TEXTS, float: NUMBERS, int: COUNTS}  # and none for bool
+    return kinds.get(type(value), {})
 
 
 # --- The property
@@ -266,8 +272,9 @@ def judge(
     """Hold a function to the property where one of its arguments is spoiled; ``*``: all tensors.
 
     ``also`` are words that an error may name beside the arguments; ``loose``, how many roundings
-    an answer may be away, relative to its size and ``unit``; with ``infinite`` an answer may be infinite or NaN as the plain one is, and with
-    ``unchecked`` wherever something overflows, as in training, which asks once for all.
+    an answer may be away, relative to its size and ``unit``. With ``infinite`` an answer may be
+    infinite or NaN as the plain one is, and with ``unchecked`` wherever something overflows, as in
+    training, which asks once for all.
     """
     spoiled = dict(valid)
     for each, value in valid.items():
@@ -279,7 +286,7 @@ def judge(
             spoiled[each] = spoiler.spoil(value)
     try:
         found = call(**spoiled)
-    except (TypeError, ValueError, FloatingPointError) as error:
+    except (TypeError, ValueError, FloatingPointError, FileNotFoundError) as error:
         said = "|".join(map(re.escape, [*valid, *also]))
         if not re.match(rf"({said})\b[^:]*: ", str(error)):
             raise AssertionError(f"names no argument: {type(error).__name__}: {error}") from error

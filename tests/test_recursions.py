@@ -170,3 +170,12 @@ def test_a_recursion_that_diverges_names_the_step_and_eta(eps, eta, L, t):
     rho_recursion(eps, eta=eta, lam=0, L=L, steps=t - 1)
     with pytest.raises(FloatingPointError, match="^" + re.escape(message) + "$"):
         rho_recursion(eps, eta=eta, lam=0, L=L, steps=100)
+
+
+def test_what_a_float_cannot_hold():
+    for eps in (1e20, 1e300):  # eps^16 overflows; what is left is tau's
+        assert recursions.rho_flow(eps, [0.0], lam=0.1, L=9).item() == pytest.approx(eps, rel=1e-10)
+        found = recursions.rho_flow(eps, [1.0], lam=0.0, L=9)
+        assert found.item() == pytest.approx(16 ** (-1 / 16), rel=1e-12)
+    with pytest.raises(FloatingPointError, match=r"^rho: .* at step t = 103 with eta = 1000"):
+        recursions.rho_frozen(1.0, eta=1e3, lam=1.0, steps=200)

@@ -152,6 +152,8 @@ def compared_spectra(axes: Sequence[Axes], t: Tensor, runs: Mapping[str, Tensor]
     'b'
     """
     for ax, (title, sv) in zip(axes, runs.items(), strict=True):
+        if not (_checks.matrix("values", sv) > 0).any():
+            raise ValueError(f"values: wanted some above zero of {title}, to see their logarithms")
         spectrum_over_time(ax, t, sv, r).set(yscale="log")
         ax.minorticks_off()
         ax.set_title(title, loc="left")

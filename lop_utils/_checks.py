@@ -7,7 +7,8 @@ never work is a ``TypeError``; a value outside a hypothesis is a ``ValueError``.
 meta device carry shapes but no numbers, so checks of values pass them by.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,20 +20,22 @@ __all__ = [
     "chain",
     "classes",
     "count",
+    "each",
     "features",
     "finite_number",
     "fits",
     "fraction",
+    "held",
     "indices",
     "layers",
     "matrix",
     "nonnegative",
     "numbers",
     "one_of",
-    "orthogonal_start",
     "orthogonal_up_to",
     "positive",
     "same_kind",
+    "scalars",
     "seeded",
     "shaped",
     "tensor",
@@ -42,15 +45,22 @@ __all__ = [
 # --- Numbers
 
 
+def _single(value: Any) -> Any:
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def finite_number(name: str, value: float) -> float:
     """Return ``value`` if it is a finite real number; a Tensor of one number is one, too."""
-    if isinstance(value, Tensor) and value.ndim == 0:
-        value = value.item()
+    value = _single(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{name}: wanted a real number, got {value!r}")
-    if not float("-inf") < value < float("inf"):
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number or a fraction of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{name}: wanted a finite number, got {value!r}")
-    return float(value)
+    return number
 
 
 def positive(name: str, value: float) -> float:
@@ -76,11 +86,25 @@ def fraction(name: str, value: float) -> float:
 
 def count(name: str, value: int, at_least: int = 0) -> int:
     """Return ``value`` if it is a whole number of at least ``at_least``."""
+    value = _single(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: wanted a whole number, got {value!r}")
     if value < at_least:
         raise ValueError(f"{name}: wanted {name} >= {at_least}, got {value}")
+    if value >= 2**63:
+        raise ValueError(f"{name}: wanted {name} < 2^63, got {value}")
     return int(value)
+
+
+def each(
+    name: str, value: Any, L: int, what: str, check: Callable[[str, Any], float] = positive
+) -> list[float]:
+    """Return L checked numbers: of one the same for all, or those of a sequence."""
+    if getattr(value, "ndim", 0) == 0 and not (isinstance(value, Sequence) and value != str(value)):
+        return [check(name, value)] * L
+    if len(value) != L:
+        raise ValueError(f"{name}: wanted one or L = {L} {what}, got {len(value)}")
+    return [check(f"{name}[{l}]", number) for l, number in enumerate(value)]
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
@@ -96,7 +120,7 @@ def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
         return generator
     if isinstance(generator, bool) or not isinstance(generator, Integral):
         raise TypeError(f"generator: wanted a torch.Generator or a seed, got {generator!r}")
-    return torch.Generator().manual_seed(int(generator))
+    return torch.Generator().manual_seed(count("generator", generator, at_least=-(2**63)))
 
 
 # --- Tensors
@@ -105,13 +129,14 @@ def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
 def tensor(name: str, value: Any) -> Tensor:
     """Return a Tensor of what is one, an array, a list or a column of numbers."""
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized:
+            raise TypeError(f"{name}: wanted a dense tensor, got one of {value.layout}")
         return value
     try:
         array = np.asarray(value)
-        if array.dtype.kind not in "biufc":
+        if array.dtype.kind not in "biufc" or np.ma.is_masked(value):
             raise TypeError
-        # Our own numbers, in our order of bytes: torch takes no read-only arrays and no
-        # negative strides.
+        # A copy in our order of bytes: torch takes nothing read-only and no negative strides.
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError, RuntimeError):
         kind = getattr(value, "dtype", None) or type(value).__name__
@@ -131,6 +156,21 @@ def _finite(name: str, A: Tensor) -> Tensor:
     if not A.is_meta and not torch.isfinite(A).all():
         raise ValueError(f"{name}: wanted finite entries, got NaN or infinity")
     return A
+
+
+def held(name: str, A: Tensor, what: str) -> Tensor:
+    """Return what came of finite numbers, if the dtype can hold it."""
+    if not A.is_meta and not torch.isfinite(A).all():
+        raise ValueError(f"{name}: wanted {what} that {A.dtype} can hold, got more; scale it down")
+    return A
+
+
+def scalars(name: str, value: Any) -> Tensor:
+    """Return finite real numbers of any shape and floating dtype; whole ones become float64."""
+    A = tensor(name, value)
+    if A.is_complex():
+        raise TypeError(f"{name}: wanted real numbers, got {A.dtype}")
+    return _finite(name, A if A.is_floating_point() else A.double())
 
 
 def vector(name: str, value: Any) -> Tensor:
@@ -214,29 +254,16 @@ def orthogonal_up_to(name: str, W: Tensor, eps: float) -> None:
     if W.is_meta:
         return
     rows, cols = W.shape
-    gram = W @ W.T if rows < cols else W.T @ W
+    Q = W / eps  # first: squares of a small or large scale are lost
+    gram = Q @ Q.T if rows < cols else Q.T @ Q
     eye = torch.eye(min(rows, cols), dtype=W.dtype, device=W.device)
-    gap = ((gram / eps**2 - eye).abs().max()).item()
+    gap = (gram - eye).abs().max().item()
     wanted = max(rows, cols) * 100 * torch.finfo(W.dtype).eps
     if not gap <= wanted:
         raise ValueError(
             f"{name}: wanted an orthogonal matrix times eps = {eps:g}, "
             f"got a Gram matrix {gap:.1e} away from eps^2 I (relative; at most {wanted:.1e})"
         )
-
-
-def orthogonal_start(
-    Ws0: Sequence[Any], Phi: Any, scales: Sequence[float]
-) -> tuple[list[Tensor], Tensor]:
-    """Return the theorem's start and target: (d, d) for l < L, (d_y, d) for the last and Phi."""
-    Ws0 = layers("Ws0", Ws0)
-    d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
-    for l, (W, eps) in enumerate(zip(Ws0, scales, strict=True)):
-        shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
-        orthogonal_up_to(f"Ws0[{l}]", W, eps)
-    Phi = shaped("Phi", Phi, (d_y, d))
-    same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
-    return Ws0, Phi
 
 
 # --- Data

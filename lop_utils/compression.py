@@ -6,6 +6,7 @@ own start: it computes what the wide network computes, step for step. Scheme (B)
 target: it follows no wide network, and is often quicker than any.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lop_utils import _checks
+from lop_utils.law import _orthogonal_start
 from lop_utils.networks import end_to_end
 
 __all__ = [
@@ -143,7 +145,7 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     True
     """
     Ws0, eps = _checks.layers("Ws0", Ws0), _checks.positive("eps", eps)
-    Ws0, Phi = _checks.orthogonal_start(Ws0, Phi, [eps] * len(Ws0))
+    Ws0, Phi = _orthogonal_start(Ws0, Phi, [eps] * len(Ws0))
     d_y, d = Phi.shape
     rhat = _checks.count("rhat", rhat, at_least=1)
     if d_y != d and d_y > rhat:
@@ -162,8 +164,7 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
             f"{s[rhat - 1].item():.3g} and {s[rhat].item():.3g} at that place; "
             "low_rank_approximation(Phi, rhat) makes one"
         )
-    A = end_to_end([W / eps for W in Ws0])
-    square = d_y == d
+    A, square = end_to_end([W / eps for W in Ws0]), d_y == d
     seen = A.T @ U_r[:, :rhat] if square else A.T
     V, strengths, _ = torch.linalg.svd(torch.cat([V_r[:, :rhat], seen], 1), full_matrices=False)
     V = V[:, strengths > 1e3 * torch.finfo(V.dtype).eps]
@@ -211,9 +212,10 @@ def reconstruct(compressed: Compressed, Ws: Sequence[Tensor], rho: float | Tenso
     if len(Ws) != len(compressed.Ws):
         raise ValueError(f"Ws: wanted L = {len(compressed.Ws)} layers, got {len(Ws)}")
     for l, (W, start) in enumerate(zip(Ws, compressed.Ws, strict=True)):
-        _checks.shaped(f"Ws[{l}]", W, tuple(start.shape))
-    core = end_to_end(Ws)
-    return compressed.U @ core @ compressed.V.T + rho ** len(Ws) * compressed.complement
+        _checks.fits(f"Ws[{l}]", W, start.shape, "the core", start)
+    core = compressed.U @ end_to_end(Ws) @ compressed.V.T
+    power = core.new_tensor(_checks.finite_number("rho", rho)) ** len(Ws)
+    return _checks.held("rho", core + power * compressed.complement, "a power of rho")
 
 
 def with_outer_layers(compressed: Compressed) -> list[Tensor]:
@@ -282,7 +284,8 @@ def stable_eta(s: float, gamma: float, L: int) -> float:
     """
     s, gamma = _checks.positive("s", s), _checks.positive("gamma", gamma)
     L = _checks.count("L", L, at_least=2)
-    return 2 / (L * gamma ** (2 / L) * s ** (2 - 2 / L))
+    log = math.log(2 / L) - 2 / L * math.log(gamma) - (2 - 2 / L) * math.log(s)
+    return _checks.positive("s, gamma", torch.tensor(log, dtype=torch.float64).exp())
 
 
 def stable_gamma(s: float, eta: float, L: int) -> float:
@@ -313,4 +316,5 @@ def stable_gamma(s: float, eta: float, L: int) -> float:
     """
     s, eta = _checks.positive("s", s), _checks.positive("eta", eta)
     L = _checks.count("L", L, at_least=2)
-    return (2 / (L * eta * s ** (2 - 2 / L))) ** (L / 2)
+    log = (math.log(2 / L) - math.log(eta) - (2 - 2 / L) * math.log(s)) * L / 2
+    return _checks.positive("s, eta", torch.tensor(log, dtype=torch.float64).exp())

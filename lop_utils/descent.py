@@ -100,7 +100,7 @@ def train(
         raise TypeError(f"loss: wanted a function of the layers, got {type(loss).__name__}")
     if not isinstance(rule, rules.Rule):
         raise TypeError(f"rule: wanted a Rule, got {rule!r}")
-    rates = None if callable(eta) else rules.step_sizes(eta, Ws)
+    rates = None if callable(eta) else rules._rates(eta, Ws)
     lam, steps = _checks.nonnegative("lam", lam), _checks.count("steps", steps)
     every = _checks.count("every", every, at_least=1)
     if earlier is None:
@@ -141,7 +141,7 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
             return
         if lam:
             grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
-        now = rules.step_sizes(eta(t), Ws) if rates is None else rates
+        now = rules._rates(eta(t), Ws) if rates is None else rates
         Ws, memory = rule.step(Ws, value, grads, now, lam, memory)
 
 

@@ -37,6 +37,15 @@ def _scale(A: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> Tensor:
     return torch.where(peak > 0, peak / (2 * torch.frexp(peak).mantissa), 1)
 
 
+def _standard(Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features shifted and scaled, and the scale: samples that coincide become zero."""
+    outer = _scale(Z)
+    Z = Z / outer
+    Z = Z - Z[..., :1]
+    inner = _scale(Z)
+    return Z / inner, outer * inner
+
+
 def class_means(Z: Tensor, y: Tensor) -> Tensor:
     r"""Return the mean of each class: :math:`\mu_k = \frac{1}{n_k}\sum_{y_i = k} z_i`.
 
@@ -92,6 +101,15 @@ def scatter(Z: Tensor, y: Tensor) -> Scatter:
     (0.5, 16.0)
     """
     Z = _checks.features("Z", Z)
+    _checks.classes(Z, y)
+    Z, scale = _standard(Z)
+    what = "features whose squares add up to a number"
+    # Twice, for the square of the scale is less or more than what it multiplies.
+    rescaled = (part * scale[..., 0, 0] * scale[..., 0, 0] for part in _scatter(Z, y))
+    return Scatter(*(_checks.held("Z", part, what) for part in rescaled))
+
+
+def _scatter(Z: Tensor, y: Tensor) -> Scatter:
     members, sizes = _checks.classes(Z, y)
     means, shares = Z @ (members / sizes), sizes / Z.shape[-1]
     within = (Z - means @ members.T).square().sum((-2, -1)) / Z.shape[-1]
@@ -122,20 +140,23 @@ def compression_metric(Z: Tensor, y: Tensor) -> Tensor:
     """
     Z = _checks.features("Z", Z)
     _checks.classes(Z, y, at_least=2)
-    within, between = scatter(Z / _scale(Z), y)
+    within, between = _scatter(_standard(Z)[0], y)
     return within / between
 
 
-def _means(Z: Tensor, y: Tensor) -> Tensor:
+def _means(Z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the class means and, of the same shape, how far rounding may have moved them."""
     Z = _checks.features("Z", Z)
-    _checks.classes(Z, y, at_least=2)
-    return class_means(Z / _scale(Z), y)
+    members, sizes = _checks.classes(Z, y, at_least=2)
+    Z, shares = Z / _scale(Z), members / sizes
+    return Z @ shares, 4 * torch.finfo(Z.dtype).eps * (Z.abs() @ shares)
 
 
-def _cosines(means: Tensor) -> Tensor:
-    means = means / _scale(means, -2)
+def _cosines(means: Tensor, rounding: Tensor) -> Tensor:
+    scale = _scale(means, -2)
+    means, rounding = means / scale, rounding / scale
     lengths = torch.linalg.norm(means, dim=-2, keepdim=True)
-    if not lengths.all():
+    if (lengths <= torch.linalg.norm(rounding, dim=-2, keepdim=True)).any():
         raise ValueError("Z: wanted class means other than zero, got a zero mean")
     unit = means / lengths
     itself = torch.eye(unit.shape[-1], dtype=torch.bool, device=unit.device)
@@ -164,7 +185,7 @@ def discrimination_metric(Z: Tensor, y: Tensor) -> Tensor:
     >>> discrimination_metric(torch.eye(2), torch.tensor([0, 1])).item()
     1.0
     """
-    return 1 - _cosines(_means(Z, y)).amax((-2, -1))
+    return 1 - _cosines(*_means(Z, y)).amax((-2, -1))
 
 
 def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
@@ -188,8 +209,9 @@ def centred_separation(Z: Tensor, y: Tensor) -> Tensor:
     >>> round(centred_separation(torch.eye(3), torch.tensor([0, 1, 2])).item(), 6)
     0.5
     """
-    means = _means(Z, y)
-    cosines = _cosines(means - means.mean(-1, keepdim=True))
+    means, rounding = _means(Z, y)
+    rounding = rounding + rounding.mean(-1, keepdim=True)
+    cosines = _cosines(means - means.mean(-1, keepdim=True), rounding)
     return 1 - torch.where(cosines.isinf(), 0, cosines.abs()).amax((-2, -1))
 
 
@@ -218,10 +240,16 @@ def layerwise(
     >>> layerwise(compression_metric, [Z, 3 * Z, torch.stack([Z, Z**2])], y).shape
     torch.Size([2, 3])
     """
+    if not hasattr(outputs, "__len__"):
+        raise TypeError(f"outputs: wanted a sequence of features, got {type(outputs).__name__}")
     found = [metric(Z, y) for Z in outputs]
     if not found:
         raise ValueError("outputs: wanted at least one layer, got none")
-    return torch.stack(torch.broadcast_tensors(*found), -1)
+    try:
+        return torch.stack(torch.broadcast_tensors(*found), -1)
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(each.shape)) for each in found)
+        raise ValueError(f"outputs: wanted one shape of the metric, got {shapes}") from None
 
 
 class Decay(NamedTuple):
@@ -259,6 +287,11 @@ def geometric_fit(values: Tensor) -> Decay:
     if not (values > 0).all():
         raise ValueError(f"values: wanted positive numbers, got {values.min().item()}")
     l = torch.arange(n, dtype=values.dtype, device=values.device) - (n - 1) / 2
-    heights = values.log() - values.log().mean(-1, keepdim=True)
+    logs = values.log()
+    heights = logs - logs.mean(-1, keepdim=True)
     slope = heights @ l / (l @ l)
-    return Decay(slope.exp(), slope**2 * (l @ l) / heights.square().sum(-1))
+    # Equal numbers lie on a line, however their logarithms were rounded.
+    rounding = 4 * torch.finfo(values.dtype).eps * logs.abs().amax(-1)
+    variance, rest = (A.square().sum(-1) for A in (heights, heights - slope[..., None] * l))
+    flat = variance <= n * rounding**2
+    return Decay(slope.exp(), torch.where(flat, 1, 1 - rest / torch.where(flat, 1, variance)))

@@ -26,15 +26,28 @@ __all__ = [
 
 
 def _checked(dims: Sequence[int]) -> list[int]:
+    try:
+        dims = list(dims)
+    except TypeError:
+        raise TypeError(f"dims: wanted a sequence of whole numbers, got {dims!r}") from None
     dims = [_checks.count(f"dims[{i}]", d, at_least=1) for i, d in enumerate(dims)]
     if len(dims) < 2:
         raise ValueError(f"dims: wanted (d_0, ..., d_L) with L >= 1, got {tuple(dims)}")
     return dims
 
 
-def _drawn(draw: Callable[..., Tensor], shapes, generator, dtype, device) -> list[Tensor]:
+def _scaled(eps: float, dtype: torch.dtype) -> float:
+    """Return a scale at which entries of a layer are neither lost nor rounded more than others."""
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: wanted float32 or float64, got {dtype}")
+    info = torch.finfo(dtype)
+    if not (least := info.tiny / info.eps) <= (eps := _checks.positive("eps", eps)) <= 1 / least:
+        wanted = f"{least:.1e} <= eps <= {1 / least:.1e} in {dtype}"
+        raise ValueError(f"eps: wanted {wanted}, got {eps:g}")
+    return eps
+
+
+def _drawn(draw: Callable[..., Tensor], shapes, generator, dtype, device) -> list[Tensor]:
     generator = _checks.seeded(generator)
     # A generator draws on its own device only; drawing there and moving afterwards makes one
     # seed give one matrix on every device.
@@ -79,7 +92,7 @@ def orthogonal(
     >>> torch.allclose(W_2 @ W_2.T, 0.01 * torch.eye(2, dtype=torch.float64))
     True
     """
-    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    dims, eps = _checked(dims), _scaled(eps, dtype)
     tall = [(max(shape), min(shape)) for shape in pairwise(dims)]
     Ws = []
     for G, (cols, rows) in zip(
@@ -92,7 +105,7 @@ def orthogonal(
 
 
 def _rescaled(draw, dims, eps, generator, dtype, device) -> list[Tensor]:
-    dims, eps = _checked(dims), _checks.positive("eps", eps)
+    dims, eps = _checked(dims), _scaled(eps, dtype)
     shapes = [(rows, cols) for cols, rows in pairwise(dims)]
     Ws = _drawn(draw, shapes, generator, dtype, device)
     return [W * (eps * min(W.shape) ** 0.5 / torch.linalg.norm(W)) for W in Ws]
@@ -189,8 +202,8 @@ def aligned(
     >>> [round(w, 6) for w in (W_3 @ W_2 @ W_1).diagonal().tolist()]  # 0.1^3, with Phi's signs
     [-0.001, 0.001]
     """
-    L, eps = _checks.count("L", L, at_least=1), _checks.positive("eps", eps)
-    Phi = _checks.matrix("Phi", Phi)
+    L, Phi = _checks.count("L", L, at_least=1), _checks.matrix("Phi", Phi)
+    eps = _scaled(eps, Phi.dtype)
     d_y, d = Phi.shape
     if d_y > d:
         raise ValueError(f"Phi: wanted d_y <= d, got shape {tuple(Phi.shape)}")
@@ -231,8 +244,8 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     tensor([[0.0000, 0.0000],
             [0.0000, 0.0100]], dtype=torch.float64)
     """
-    L, eps = _checks.count("L", L, at_least=2), _checks.positive("eps", eps)
-    M = _checks.matrix("M", M)
+    L, M = _checks.count("L", L, at_least=2), _checks.matrix("M", M)
+    eps = _scaled(eps, M.dtype)
     if (k := _checks.count("k", k, at_least=1)) > min(M.shape):
         raise ValueError(f"k: wanted at most {min(M.shape)}, got {k}")
     U, _, Vh = torch.linalg.svd(M, full_matrices=False)
@@ -286,8 +299,8 @@ def sampled_spectral(
     >>> s, (W_2 @ W_1)[1, 1].round(decimals=4)
     (tensor([3.], dtype=torch.float64), tensor(0.0100, dtype=torch.float64))
     """
-    L, eps = _checks.count("L", L, at_least=2), _checks.positive("eps", eps)
-    P, Q = _checks.matrix("P", P), _checks.matrix("Q", Q)
+    L, P, Q = _checks.count("L", L, at_least=2), _checks.matrix("P", P), _checks.matrix("Q", Q)
+    eps = _scaled(eps, P.dtype)
     nothing, none = torch.zeros_like(P), torch.zeros_like(Q)
     for _ in range(_checks.count("iterations", iterations, at_least=1)):
         V = torch.linalg.qr(Q.T).Q

@@ -12,7 +12,6 @@ Source: Yaras et al. (2023), arXiv:2306.01154, Theorem 1; layers of unequal scal
 """
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -46,6 +45,20 @@ class InvariantSubspaces(NamedTuple):
     """The same with rho from `rho_frozen`."""
 
 
+def _orthogonal_start(
+    Ws0: Sequence[Tensor], Phi: Tensor, scales: Sequence[float]
+) -> tuple[list[Tensor], Tensor]:
+    """Return the theorem's start and target: (d, d) for l < L, (d_y, d) for the last and Phi."""
+    Ws0 = _checks.layers("Ws0", Ws0)
+    d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
+    for l, (W, eps) in enumerate(zip(Ws0, scales, strict=True)):
+        _checks.shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
+        _checks.orthogonal_up_to(f"Ws0[{l}]", W, eps)
+    Phi = _checks.shaped("Phi", Phi, (d_y, d))
+    _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
+    return Ws0, Phi
+
+
 def _split(stack: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     # Orthonormal columns: a complement of the kernel, and the kernel, of the given dimension.
     V = torch.linalg.svd(stack, full_matrices=True).Vh.T
@@ -55,7 +68,7 @@ def _split(stack: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
 def _first_basis(A: Tensor, Phi: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the core, shrinking and frozen columns of ``V_1``."""
     d_y, d = Phi.shape
-    A, Phi = A / torch.linalg.matrix_norm(A, 2), Phi / torch.linalg.matrix_norm(Phi, 2)
+    Phi = Phi / torch.linalg.matrix_norm(Phi, 2)
     none = Phi.new_zeros(d, 0)
     if d_y == d:
         core, shrinking = _split(torch.cat([Phi, Phi.T @ A]), d - 2 * r)
@@ -119,11 +132,8 @@ def invariant_subspaces(
     (2, 7, 0)
     """
     Ws0 = _checks.layers("Ws0", Ws0)
-    scales = [eps] * len(Ws0) if isinstance(eps, Real) else list(eps)
-    if len(scales) != len(Ws0):
-        raise ValueError(f"eps: wanted one or L = {len(Ws0)} scales, got {len(scales)}")
-    scales = [_checks.positive("eps", scale) for scale in scales]
-    Ws0, Phi = _checks.orthogonal_start(Ws0, Phi, scales)
+    scales = _checks.each("eps", eps, len(Ws0), "scales")
+    Ws0, Phi = _orthogonal_start(Ws0, Phi, scales)
     d_y, d = Phi.shape
     r = _checks.count("r", r, at_least=1)
     if 2 * r >= d:
@@ -134,7 +144,8 @@ def invariant_subspaces(
     if not 1 <= rank <= r:
         raise ValueError(f"Phi: wanted a rank from 1 to r = {r}, got rank {rank}")
 
-    parts = _first_basis(end_to_end(Ws0), Phi, r)
+    A = end_to_end([W / scale for W, scale in zip(Ws0, scales, strict=True)])
+    parts = _first_basis(A, Phi, r)
     V, U = [torch.cat(parts, 1)], []
     for W, scale in zip(Ws0 if d_y == d else Ws0[:-1], scales, strict=False):
         U.append(W @ V[-1] / scale)
@@ -240,7 +251,7 @@ def block_errors(
     """
     cut, L = block_form(Ws, spaces), len(Ws)
     columns = spaces.shrinking + spaces.frozen
-    rho = _checks.tensor("rho", rho).to(cut[0].core)
+    rho = _checks.scalars("rho", rho).to(cut[0].core)
     if rho.shape not in ((), (L,), (columns,), (L, columns)):
         raise ValueError(
             f"rho: wanted one number, L = {L} or {columns} of them, got shape {tuple(rho.shape)}"

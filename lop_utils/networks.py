@@ -52,7 +52,7 @@ def end_to_end(Ws: Sequence[Tensor]) -> Tensor:
     product = first.clone()
     for W in others:
         product = W @ product
-    return product
+    return _checks.held("Ws", product, "layers with a product")
 
 
 def _one_each(activations: Sequence[Activation] | None, L: int) -> Sequence[Activation]:
@@ -110,7 +110,9 @@ def forward(
     >>> [Z.tolist() for Z in forward(Ws, X, [torch.relu, None])[1:]]
     [[[2.0, 0.0]], [[6.0, 0.0]]]
     """
-    return _features(*_inputs(Ws, X), _one_each(activations, len(Ws)))
+    Ws, X = _inputs(Ws, X)
+    outputs = _features(Ws, X, _one_each(activations, len(Ws)))
+    return [_checks.held("Ws", Z, "layers with features") for Z in outputs]
 
 
 def _standardised_relu(Z: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
@@ -127,8 +129,8 @@ def batch_norm_relu(Z: Tensor) -> Tensor:
 
     .. math:: \sigma(Z)_{ji} = \sqrt{2/d}\;\max\Bigl(0, \frac{Z_{ji} - m_j}{s_j}\Bigr)
 
-    with the mean :math:`m_j` and the standard deviation :math:`s_j` of row j. The factor gives
-    a sample the length 1 on average, so that the step size need not know the width d.
+    with the mean :math:`m_j` of row j and :math:`s_j^2` its variance plus :math:`10^{-10}`. The
+    factor gives a sample the length 1 on average, so that the step size need not know the width d.
 
     Parameters
     ----------
@@ -149,7 +151,13 @@ def batch_norm_relu(Z: Tensor) -> Tensor:
     tensor([[0., 1.],
             [0., 1.]])
     """
-    return _standardised_relu(Z, *_statistics(Z))
+    # In training, where features have a graph, nothing is checked on the way.
+    if not (isinstance(Z, Tensor) and Z.requires_grad):
+        Z = _checks.features("Z", Z)
+    mean, spread = _statistics(Z)
+    if not Z.requires_grad:
+        _checks.held("Z", spread, "features with a variance")
+    return _standardised_relu(Z, mean, spread)
 
 
 def fix_statistics(
@@ -192,6 +200,7 @@ def fix_statistics(
         before = W @ Z
         if activation is batch_norm_relu:
             mean, spread = _statistics(before)
+            _checks.held("Ws", spread, "layers with a variance of features")
             activation = partial(_standardised_relu, mean=mean, spread=spread)
         fixed.append(activation)
         Z = before if activation is None else activation(before)

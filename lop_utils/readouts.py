@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lop_utils import _checks
-from lop_utils.features import _scale
+from lop_utils.features import _scale, _standard
 
 __all__ = ["Collapse", "Probe", "linear_probe", "neural_collapse", "principal_components"]
 
@@ -82,33 +82,39 @@ def neural_collapse(Z: Tensor, y: Tensor, W: Tensor | None = None) -> Collapse:
     Z = _checks.features("Z", Z)
     members, sizes = _checks.classes(Z, y, at_least=2)
     K, d = len(sizes), Z.shape[-2]
-    Z = Z / _scale(Z)
-    means = Z @ (members / sizes)
+    Z, _ = _standard(Z)
+    shares = members / sizes
+    means = Z @ shares
     M = means - means.mean(-1, keepdim=True)
     # Sigma_B = M M^T / K: with M = U S V^T its pseudo-inverse is K U S^-2 U^T.
     U, s, _ = torch.linalg.svd(M, full_matrices=False)
     U, s = U[..., : K - 1], s[..., : K - 1]
-    floor = s[..., :1] * (torch.finfo(Z.dtype).eps * max(M.shape[-2:]))
+    # Below it stands what rounding makes of means that coincide.
+    rounding = torch.linalg.matrix_norm(Z.abs() @ shares)[..., None]
+    floor = 4 * torch.finfo(Z.dtype).eps * torch.maximum(rounding, max(M.shape[-2:]) * s[..., :1])
     inverse = torch.where(s > floor, 1 / s, 0)
     deviations = inverse[..., None] * (U.mT @ (Z - means @ members.T))
-    nc1 = (deviations.square() @ (members / sizes)).sum((-2, -1)) / K
-    nc1 = torch.where(s[..., 0] > 0, nc1, torch.nan)  # no means apart: no collapse either
+    nc1 = (deviations.square() @ shares).sum((-2, -1)) / K
+    apart = (s > floor)[..., 0]  # no means apart: no collapse either
 
     eye = torch.eye(K, dtype=Z.dtype, device=Z.device)
     simplex = (eye - 1 / K) / (K - 1) ** 0.5
 
-    def apart(G: Tensor) -> Tensor:
+    def distance(G: Tensor) -> Tensor:
         norm = torch.linalg.norm(G, dim=(-2, -1), keepdim=True)
         return torch.linalg.norm(G / norm - simplex, dim=(-2, -1))
 
+    def measures(*values: Tensor | None) -> Collapse:
+        return Collapse(*(v if v is None else torch.where(apart, v, torch.nan) for v in values))
+
     M = M / _scale(M)
     if W is None:
-        return Collapse(nc1, apart(M.mT @ M), None)
+        return measures(nc1, distance(M.mT @ M), None)
     if (shape := _checks.tensor("W", W).shape)[-2:] != (K, d):
         raise ValueError(f"W: wanted shape (..., {K}, {d}), got {tuple(shape)}")
     W = _checks.features("W", W)
     _side_by_side("W", W, "Z", Z)
-    return Collapse(nc1, apart(M.mT @ M), apart(W / _scale(W) @ M))
+    return measures(nc1, distance(M.mT @ M), distance(W / _scale(W) @ M))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -130,7 +136,8 @@ class Probe:
         if Z.shape[-2] != self.W.shape[-1]:
             raise ValueError(f"Z: wanted d = {self.W.shape[-1]} rows, got shape {tuple(Z.shape)}")
         _side_by_side("Z", Z, "W", self.W)
-        return (self.W @ Z + self.b).argmax(-2)
+        outputs = self.W @ Z + self.b
+        return _checks.held("Z", outputs, "features with outputs").argmax(-2)
 
     def accuracy(self, Z: Tensor, y: Tensor) -> Tensor:
         """Return the share of the columns of ``Z`` that are classified as ``y``, shape (...)."""
@@ -154,7 +161,7 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
     ----------
     Z, y : Tensor, shapes (..., d, N) and (N,)
     ridge : float
-        Strength of the penalty, above 0; 1e-3 is a small one.
+        Strength of the penalty, above d roundings of the dtype; 1e-3 is a small one.
 
     Returns
     -------
@@ -173,8 +180,12 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
     Z = _checks.features("Z", Z)
     members, _ = _checks.classes(Z, y, at_least=2)
     ridge = _checks.positive("ridge", ridge)
-    scale = _scale(Z)
-    Z = Z / scale
+    if ridge <= (least := Z.shape[-2] * torch.finfo(Z.dtype).eps):
+        raise ValueError(
+            f"ridge: wanted ridge > {least:.1e}, d roundings of {Z.dtype}, got {ridge}"
+        )
+    first = Z[..., :1]
+    Z, scale = _standard(Z)
     centre, target = Z.mean(-1, keepdim=True), members.mean(0, keepdim=True)
     A, B = Z - centre, (members - target).expand(*Z.shape[:-2], *members.shape)
     d, N = A.shape[-2:]
@@ -185,7 +196,8 @@ def linear_probe(Z: Tensor, y: Tensor, *, ridge: float) -> Probe:
         W = torch.linalg.solve(A @ A.mT + penalty * eye, A @ B).mT
     else:
         W = (A @ torch.linalg.solve(A.mT @ A + penalty * eye, B)).mT
-    return Probe(W / scale, target.mT - W @ centre)
+    W, b = W / scale, target.mT - W @ centre
+    return Probe(_checks.held("Z", W, "features with weights"), b - W @ first)
 
 
 def principal_components(Z: Tensor, k: int = 2) -> Tensor:

@@ -7,8 +7,8 @@ arXiv:2306.01154, Theorem 1; layers of unequal scale: Yaras et al. (2024), arXiv
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,10 +54,9 @@ def rho_recursion(
     """
     eta, lam = _checks.positive("eta", eta), _checks.nonnegative("lam", lam)
     L, steps = _checks.count("L", L, at_least=1), _checks.count("steps", steps)
-    one = isinstance(eps, Real)
-    rhos = [_checks.positive("eps", scale) for scale in ([eps] if one else eps)]
-    if not one and len(rhos) != L:
-        raise ValueError(f"eps: wanted one or L = {L} scales, got {len(rhos)}")
+    rhos = _checks.each("eps", eps, L, "scales")
+    if one := np.ndim(eps) == 0:
+        rhos = rhos[:1]
     values = [rhos]
     for t in range(1, steps + 1):
         try:
@@ -70,9 +69,7 @@ def rho_recursion(
             others = [math.inf] * len(rhos)
         rhos = [rho * (1 - eta * lam - eta * o) for rho, o in zip(rhos, others, strict=True)]
         if not all(map(math.isfinite, rhos)):
-            raise FloatingPointError(
-                f"rho: wanted a finite number, overflowed at step t = {t} with eta = {eta:g}"
-            )
+            raise _overflow(t, eta)
         values.append(rhos)
     found = torch.tensor(values, dtype=torch.float64)
     return found[:, 0] if one else found
@@ -96,6 +93,8 @@ def rho_frozen(eps: float, *, eta: float, lam: float, steps: int) -> Tensor:
     ------
     TypeError, ValueError
         If an argument is out of range.
+    FloatingPointError
+        If ``eta`` is so large that the powers overflow; names the step.
 
     Examples
     --------
@@ -104,7 +103,16 @@ def rho_frozen(eps: float, *, eta: float, lam: float, steps: int) -> Tensor:
     """
     eps, eta = _checks.positive("eps", eps), _checks.positive("eta", eta)
     decay = 1 - eta * _checks.nonnegative("lam", lam)
-    return eps * decay ** torch.arange(_checks.count("steps", steps) + 1, dtype=torch.float64)
+    rho = eps * decay ** torch.arange(_checks.count("steps", steps) + 1, dtype=torch.float64)
+    if not (finite := rho.isfinite()).all():
+        raise _overflow(finite.int().argmin().item(), eta)
+    return rho
+
+
+def _overflow(t: int, eta: float) -> FloatingPointError:
+    return FloatingPointError(
+        f"rho: wanted a finite number, overflowed at step t = {t} with eta = {eta:g}"
+    )
 
 
 def rho_flow(eps: float, tau: Tensor, *, lam: float, L: int) -> Tensor:
@@ -143,14 +151,18 @@ def rho_flow(eps: float, tau: Tensor, *, lam: float, L: int) -> Tensor:
     [1.0, 0.25]
     """
     eps, lam = _checks.positive("eps", eps), _checks.nonnegative("lam", lam)
-    k, tau = 2 * (_checks.count("L", L, at_least=1) - 1), _checks.tensor("tau", tau)
-    if tau.is_complex():
-        raise TypeError(f"tau: wanted real times, got {tau.dtype}")
-    tau = tau if tau.is_floating_point() else tau.double()
-    if not tau.is_meta and not ((tau >= 0) & tau.isfinite()).all():
-        worst = min(tau.flatten().tolist(), key=lambda t: 0 <= t < math.inf)
-        raise ValueError(f"tau: wanted finite times >= 0, got {worst:g}")
+    k, given = 2 * (_checks.count("L", L, at_least=1) - 1), _checks.scalars("tau", tau)
+    tau = given.double()
+    if not tau.is_meta and (tau < 0).any():
+        raise ValueError(f"tau: wanted finite times >= 0, got {tau.min().item():g}")
+    faded = torch.exp(-(lam * tau))
     if k == 0:
-        return eps * torch.exp(-(lam + 1) * tau)
-    growth = k * tau if lam == 0 else -torch.expm1(-k * lam * tau) / lam
-    return eps * torch.exp(-lam * tau) * (1 + eps**k * growth) ** (-1 / k)
+        rho = eps * faded * torch.exp(-tau)
+    else:
+        growth = k * tau if lam == 0 else -torch.expm1(-k * (lam * tau)) / lam
+        if k * math.log(eps) < 350:
+            rho = eps * faded * (1 + eps**k * growth) ** (-1 / k)
+        else:  # the power is too large for a float
+            sum_ = torch.logaddexp(torch.zeros_like(tau), k * math.log(eps) + growth.log())
+            rho = eps * faded * torch.exp(-sum_ / k)
+    return _checks.held("eps", rho.to(given.dtype), "rho")

@@ -50,7 +50,7 @@ StepSize = float | Sequence[float] | Tensor
 """One number for all layers, one for each layer, or a tensor with one for each run."""
 
 
-def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
+def step_sizes(eta: StepSize, Ws: Sequence[Tensor]) -> list[float] | list[Tensor]:
     """Return the step size of each layer.
 
     Parameters
@@ -76,18 +76,20 @@ def step_sizes(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
     >>> step_sizes(0.1, [torch.eye(2), torch.eye(2)])
     [0.1, 0.1]
     """
+    return _rates(eta, _checks.chain("Ws", Ws))
+
+
+def _rates(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
     runs = Ws[0].shape[:-2]
     if hasattr(eta, "__array__"):
-        eta = _checks.tensor("eta", eta)
+        eta = _checks.scalars("eta", eta)
     if isinstance(eta, Tensor) and eta.ndim:
-        if eta.shape != runs or not ((eta > 0) & eta.isfinite()).all():
+        if eta.shape != runs or not (eta > 0).all():
             raise ValueError(f"eta: wanted positive step sizes of shape {tuple(runs)}, got {eta}")
         return [eta.to(Ws[0])[..., None, None]] * len(Ws)
-    if isinstance(eta, str) or not isinstance(eta, Sequence):
-        return [_checks.positive("eta", eta)] * len(Ws)
-    if len(eta) != len(Ws):
-        raise ValueError(f"eta: wanted one or L = {len(Ws)} step sizes, got {len(eta)}")
-    rates = [_checks.nonnegative(f"eta[{l}]", rate) for l, rate in enumerate(eta)]
+    many = isinstance(eta, Sequence) and not isinstance(eta, str)
+    check = _checks.nonnegative if many else _checks.positive
+    rates = _checks.each("eta", eta, len(Ws), "step sizes", check)
     if not any(rates):
         raise ValueError(f"eta: wanted at least one layer with eta[l] > 0, got {tuple(eta)}")
     return rates

@@ -215,6 +215,18 @@ def test_what_has_no_decay_is_refused(values, message):
         features.geometric_fit(values)
 
 
+def test_features_that_do_not_vary_are_seen_to_be_so():
+    Z, y = torch.full((2, 7), 0.1, **F64), torch.arange(7) % 3  # no mean of 0.1 is 0.1 exactly
+    assert features.scatter(Z, y) == (0, 0) and features.compression_metric(Z, y).isnan()
+    ratio, r2 = features.geometric_fit([0.1] * 5)
+    assert ratio.item() == pytest.approx(1, rel=1e-15) and r2 == 1
+
+
+def test_a_constant_feature_does_not_hide_small_ones():
+    Z, y = torch.tensor([[1.0] * 4, [0.0, 2e-30, 9e-30, 9e-30]]), [0, 0, 1, 1]
+    assert features.compression_metric(Z, y).item() == pytest.approx(0.03125, rel=1e-5)
+
+
 # Kinds, device, dtype and refusals
 
 
@@ -254,6 +266,11 @@ def test_what_is_refused_is_named(function, Z, y, error, message):
         function(Z, y)
 
 
+def test_squares_that_the_dtype_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match=r"^Z: wanted features whose squares .* torch.float32"):
+        features.scatter(1e30 * Z3, Y3)
+
+
 def test_what_cannot_be_compared():
     for name in ("C", "D", "S"):
         with pytest.raises(ValueError, match=r"^y: wanted K >= 2 classes, got K = 1"):
@@ -261,5 +278,8 @@ def test_what_cannot_be_compared():
     message = "^Z: wanted class means other than zero, got a zero mean"
     with pytest.raises(ValueError, match=message):
         features.discrimination_metric(Z3 * (Y3 > 0), Y3)
-    with pytest.raises(ValueError, match=message):  # of 1, 2 and 3 the middle is the centre
-        features.centred_separation(Z3[:1], Y3)
+    with pytest.raises(ValueError, match=message):  # zero but for rounding
+        features.discrimination_metric([[0.1, 0.2, -0.3, 1.0]], [0, 0, 0, 1])
+    for Z in (Z3[:1], [[0.1, 0.2, 0.3]]):  # the middle is the centre
+        with pytest.raises(ValueError, match=message):
+            features.centred_separation(Z, Y3)

@@ -424,3 +424,12 @@ def test_a_target_of_rank_one_is_enough():
     Ws, Phi = init.orthogonal((5, 5), 0.1, generator=0), torch.zeros(5, 5, **F64)
     Phi[0, 0] = 2.0
     assert law.invariant_subspaces(Ws, Phi, 1, 0.1).core == 2
+
+
+def test_no_scale_of_the_layers_is_lost():
+    # In float32 the product of three layers of 1e-15 would be zero, and its basis NaN.
+    Ws = init.orthogonal((9, 9, 9, 9), 1e-15, generator=0, dtype=torch.float32)
+    Phi = torch.zeros(9, 9)
+    Phi[0, 0] = 1.0
+    spaces = law.invariant_subspaces(Ws, Phi, r=1, eps=1e-15)
+    assert law.block_errors(Ws, spaces, 1e-15).off_diagonal < 1e-21

@@ -154,7 +154,7 @@ def test_collapse_of_digits_is_seen_through_small_orthogonal_layers():
 def test_features_without_classes_have_not_collapsed(generator):
     # The pseudo-inverse of zero is zero; NC_1 = 0 would read as a perfect collapse.
     Z, y = sample([2, 2], generator, lead=(2,))
-    Z[1] = torch.ones(6, 4)
+    Z[1] = torch.full((6, 4), 0.1)
     for value in readouts.neural_collapse(Z, y, torch.ones(2, 6, **F64)):
         assert value[0].isfinite() and value[1].isnan()
 
@@ -197,7 +197,7 @@ def test_a_probe_predicts_the_largest_output_and_counts_what_is_right(generator)
 @each_shape
 def test_features_that_do_not_vary_give_the_shares_of_the_classes(d):
     y = torch.tensor([0] * 6 + [1] * 17)
-    probe = readouts.linear_probe(torch.ones(d, 23, **F64), y, ridge=1e-3)
+    probe = readouts.linear_probe(torch.full((d, 23), 0.1, **F64), y, ridge=1e-3)
     assert not probe.W.any() and probe.b[:, 0].tolist() == pytest.approx(
         [6 / 23, 17 / 23], rel=1e-15
     )
@@ -267,6 +267,7 @@ def fit(Z, y, ridge=1e-3):
         (collapse, (Z3, Y3, Z3.T * math.nan), ValueError, "W: wanted finite entries, got NaN"),
         (collapse, (Z3, Y3, Z3.T.double()), ValueError, "W: wanted torch.float32 on cpu as Z, got"),
         (fit, (Z3, 0 * Y3), ValueError, "y: wanted K >= 2 classes, got K = 1"),
+        (fit, (Z3, Y3, 1e-7), ValueError, "ridge: wanted ridge > 2.4e-07, d roundings of torch.f"),
         (fit, (Z3, Y3, 0.0), ValueError, "ridge: wanted ridge > 0, got 0.0"),
         (
             collapse,

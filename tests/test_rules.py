@@ -172,7 +172,7 @@ EACH = "eta: wanted positive step sizes of shape "
         (torch.ones(3), BOTH, ValueError, EACH + "(2,), got tensor("),
         (torch.ones(2, 1), BOTH, ValueError, EACH + "(2,), got tensor("),
         (torch.tensor([1.0, 0.0]), BOTH, ValueError, EACH + "(2,), got tensor("),
-        (torch.tensor([1.0, math.inf]), BOTH, ValueError, EACH + "(2,), got tensor("),
+        (torch.tensor([1.0, math.inf]), BOTH, ValueError, "eta: wanted finite entries, got NaN"),
     ],
 )
 def test_step_sizes_out_of_range_are_named_at_the_call(eta, Ws, error, message):

@@ -5,9 +5,12 @@ in the output of its cell, so a cached execution still carries it to the page of
 """
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from lop_utils import _checks
 
 __all__ = ["MIME", "Claim", "ClaimError", "claim"]
 
@@ -51,6 +54,18 @@ class Claim(NamedTuple):
         }
 
 
+def _number(measured: Any) -> float:
+    try:
+        value = measured.item() if hasattr(measured, "item") else measured
+        if isinstance(value, Real):
+            return float(value)
+    except OverflowError:
+        return math.inf
+    except (RuntimeError, ValueError):  # of torch and of numpy, for more than one element
+        pass
+    raise TypeError(f"measured: wanted one real number, got {measured!r}")
+
+
 def claim(
     id: str,
     statement: str,
@@ -88,8 +103,8 @@ def claim(
     ------
     ClaimError
         If the measurement is outside a bound, or not finite.
-    ValueError
-        If there is no bound, or ``near`` and ``rtol`` do not come together.
+    TypeError, ValueError
+        If there is no bound, ``near`` and ``rtol`` do not come together, or one is no number.
 
     Examples
     --------
@@ -98,13 +113,17 @@ def claim(
 bounds={'near': 0.5, 'rtol': 1e-09}, source='arithmetic')
     """
     asked = {"at_most": at_most, "at_least": at_least, "near": near, "rtol": rtol}
-    bounds = {name: float(bound) for name, bound in asked.items() if bound is not None}
+    bounds = {
+        name: _checks.finite_number(name, bound)
+        for name, bound in asked.items()
+        if bound is not None
+    }
     if not bounds.keys() & _SIGNS.keys():
         raise ValueError(f"claim {id!r}: wanted at_most, at_least or near, got no bound")
     if (near is None) != (rtol is None):
         raise ValueError(f"claim {id!r}: wanted near and rtol together, got one of them")
 
-    result = Claim(id, statement, float(measured), bounds, source)
+    result = Claim(id, statement, _number(measured), bounds, source)
     holds = (
         math.isfinite(result.measured)
         and (at_most is None or result.measured <= at_most)

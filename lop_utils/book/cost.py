@@ -13,6 +13,8 @@ A step's ``work`` is a `Work`, and ``machine`` is a `Machine`.
 
 import time
 from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -40,6 +42,17 @@ __all__ = [
 # layers 17, or 22 where an iterate is shown. The sampled residual's number is no count but a fit to
 # timings on one machine: making a sparse matrix takes as long as several calls.
 _CALLS, _RESIDUAL_CALLS, _SAMPLED_CALLS = 10, 10, 95
+
+
+def _of_sizes(function: Callable) -> Callable:
+    """Let pass whole numbers alone, as Python's: those of numpy overflow in silence."""
+
+    @wraps(function)
+    def checked(*sizes: int, **more: int) -> Work | int:
+        given = signature(function).bind(*sizes, **more).arguments.items()
+        return function(**{each: _checks.count(each, n, at_least=1) for each, n in given})
+
+    return checked
 
 
 class Machine(NamedTuple):
@@ -117,8 +130,7 @@ def calibrate(
     side, k = _checks.count("side", side, at_least=1), _checks.count("k", k, at_least=1)
     rows = side if rows is None else _checks.count("rows", rows, at_least=1)
     kind = dict(dtype=dtype, device=device)
-    small, A = torch.ones(4, 4, **kind), torch.ones(side, side, **kind)
-    B = torch.ones_like(A)
+    small, A, B = (torch.ones(n, n, **kind) for n in (4, side, side))
     tall, wide = torch.ones(side, k, **kind), torch.ones(k, side, **kind)
     table, count = torch.ones(rows, k, **kind), 2**14  # what is fetched stays in the cache
     places = torch.randint(rows, (count,), generator=torch.Generator().manual_seed(0))
@@ -171,6 +183,7 @@ def seconds(work: Work, machine: Machine) -> float:
     )
 
 
+@_of_sizes
 def full_step(d: int, L: int, *, size: int = 8) -> Work:
     r"""Return the work of a step of full layers: 3(L - 1) products of d x d matrices.
 
@@ -187,6 +200,7 @@ def _inner(d_x: int, k: int, L: int) -> int:
     return 6 * (L - 2) * d_x * k * k + 6 * (L - 1) * k**3 if L > 2 else 0
 
 
+@_of_sizes
 def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
     r"""Return the work of a step of a narrow network whose product is formed in full.
 
@@ -202,6 +216,7 @@ def dense_step(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
     return Work(calls, bytes=moved * size, thin=6 * d_y * d_x * k + _inner(d_x, k, L))
 
 
+@_of_sizes
 def sampled_step(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> Work:
     r"""Return the work of a step that looks at n observed entries only.
 
@@ -219,6 +234,7 @@ def sampled_step(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -
     return Work(calls, bytes=moved, thin=_inner(d_x, k, L), fetches=4 * n)
 
 
+@_of_sizes
 def core_step(k: int, L: int, *, size: int = 8) -> Work:
     """Return the work of a step of the core, whatever the width of the network it stands for.
 
@@ -230,6 +246,7 @@ def core_step(k: int, L: int, *, size: int = 8) -> Work:
     return full_step(k, L, size=size)
 
 
+@_of_sizes
 def parameters(d_y: int, d_x: int, k: int, L: int) -> int:
     """Return how many numbers a narrow network trains.
 
@@ -241,6 +258,7 @@ def parameters(d_y: int, d_x: int, k: int, L: int) -> int:
     return k * (d_y + d_x) + (L - 2) * k * k
 
 
+@_of_sizes
 def full_bytes(d: int, L: int, *, size: int = 8) -> int:
     """Return the bytes that a step of full layers holds at its peak.
 
@@ -255,6 +273,7 @@ def full_bytes(d: int, L: int, *, size: int = 8) -> int:
     return (3 * L + 2) * d * d * size
 
 
+@_of_sizes
 def dense_bytes(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
     """Return the bytes that a step of `dense_step` holds at its peak.
 
@@ -271,6 +290,7 @@ def dense_bytes(d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
     return (3 * d_y * d_x + 2 * k * (d_y + d_x) + inner) * size
 
 
+@_of_sizes
 def sampled_bytes(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) -> int:
     """Return the bytes that a sampled run holds: O(n + d k).
 
@@ -286,6 +306,7 @@ def sampled_bytes(n: int, d_y: int, d_x: int, k: int, L: int, *, size: int = 8) 
     return n * (4 * size + 16) + 4 * parameters(d_y, d_x, k, L) * size
 
 
+@_of_sizes
 def message_size(d_x: int, k: int) -> int:
     r"""Return how many numbers a process sends in a step when rows lie with several processes.
 

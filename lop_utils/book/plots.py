@@ -110,7 +110,8 @@ def spectrum_over_time(ax: Axes, t: Tensor, values: Tensor, r: int) -> Axes:
     >>> [line.get_color() == color for line, color in zip(ax.lines, (STAYS, RISES, FALLS))]
     [True, True, True]
     """
-    t, values = _checks.tensor("t", t).cpu(), _checks.matrix("values", values).cpu()
+    t, values = _checks.scalars("t", t), _checks.matrix("values", values)
+    t, values = t.detach().cpu(), values.detach().cpu()
     r, (T, k) = _checks.count("r", r, at_least=1), values.shape
     if k <= 2 * r:
         raise ValueError(f"values: wanted more than 2r = {2 * r} columns, got {k}")
@@ -151,6 +152,8 @@ def compared_spectra(axes: Sequence[Axes], t: Tensor, runs: Mapping[str, Tensor]
     'b'
     """
     for ax, (title, sv) in zip(axes, runs.items(), strict=True):
+        if not (_checks.matrix("values", sv) > 0).any():
+            raise ValueError(f"values: wanted some above zero of {title}, to see their logarithms")
         spectrum_over_time(ax, t, sv, r).set(yscale="log")
         ax.minorticks_off()
         ax.set_title(title, loc="left")
@@ -165,6 +168,11 @@ def end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     labels : sequence of (float, str, str)
         Height in data coordinates, text, colour.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a height is no finite number.
+
     Examples
     --------
     >>> ax = Figure().subplots()
@@ -173,7 +181,8 @@ def end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     'half'
     """
     place = dict(xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points")
-    for y, text, color in labels:
+    for i, (y, text, color) in enumerate(labels):
+        y = _checks.finite_number(f"labels[{i}]", y)
         ax.annotate(text, (1, y), va="center", color=color, fontsize="small", **place)
 
 
@@ -194,6 +203,10 @@ def label_groups(ax: Axes, sv: Tensor, r: int, d: int) -> None:
     >>> [text.get_text() for text in ax.texts]
     ['1 rise', '28 stay', '1 fall']
     """
+    sv, r = _checks.vector("sv", sv), _checks.count("r", r, at_least=1)
+    if len(sv) <= 2 * r:
+        raise ValueError(f"sv: wanted more than 2r = {2 * r} values, got {len(sv)}")
+    d = _checks.count("d", d, at_least=2 * r)
     rise, stay, fall = (sv[i].item() for i in (r - 1, len(sv) // 2, -r))
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log":  # a line of text is about a twelfth of the axis high
@@ -222,7 +235,7 @@ def magnitudes(ax: Axes, A: Tensor) -> AxesImage:
     >>> magnitudes(Figure().subplots(), torch.eye(3)).get_array().shape
     (3, 3)
     """
-    size = _checks.matrix("A", A).abs().clamp(min=1e-17).cpu().numpy()
+    size = _checks.matrix("A", A).detach().abs().clamp(min=1e-17).cpu().numpy()
     image = ax.imshow(size, norm=LogNorm(1e-17, 10), cmap="magma_r", interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(True)

@@ -85,7 +85,9 @@ def rows_between(seen: ObservedEntries, block: tuple[int, int]) -> ObservedEntri
     >>> rows_between(ObservedEntries([0, 3], [0, 1], [1.0, 2.0], (4, 3)), (2, 4)).rows
     tensor([1])
     """
-    top, bottom = block
+    if not hasattr(block, "__len__") or len(block) != 2:
+        raise ValueError(f"block: wanted (first row, row after the last), got {block!r}")
+    top, bottom = (_checks.count("block", row, at_least=-(2**63)) for row in block)
     if not 0 <= top < bottom <= seen.shape[0]:
         raise ValueError(f"block: wanted rows of 0 to {seen.shape[0]}, got {block}")
     ends = torch.tensor([top, bottom], device=seen.rows.device)

@@ -1,5 +1,6 @@
 """The cost model: its arithmetic by hand, and what torch computes and allocates in a step."""
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -168,3 +169,7 @@ def test_the_clock_takes_the_least(monkeypatch):
 def test_sizes_are_refused(name):
     with pytest.raises(ValueError, match=f"^{name}: wanted {name} >= 1, got 0$"):
         cost.calibrate(**{"side": 4, "k": 2, name: 0})
+
+
+def test_sizes_of_numpy_do_not_overflow():
+    assert cost.full_step(np.int64(10**7), 3).flops == 12 * 10**21

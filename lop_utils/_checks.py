@@ -8,96 +8,44 @@ meta device carry shapes but no numbers, so checks of values pass them by.
 """
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# Who checks an argument need not know in which of the two files the check stands.
+from lop_utils._scalars import (  # noqa: F401
+    count,
+    finite_number,
+    flag,
+    fraction,
+    instance,
+    nonnegative,
+    one_of,
+    path,
+    positive,
+    seeded,
+)
+
 __all__ = [
     "chain",
     "classes",
-    "count",
     "features",
-    "finite_number",
     "fits",
-    "fraction",
     "indices",
     "layers",
     "matrix",
-    "nonnegative",
     "numbers",
-    "one_of",
     "orthogonal_start",
     "orthogonal_up_to",
-    "positive",
+    "present",
     "same_kind",
-    "seeded",
     "shaped",
     "tensor",
     "vector",
+    "whole",
 ]
-
-# --- Numbers
-
-
-def finite_number(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite real number; a Tensor of one number is one, too."""
-    if isinstance(value, Tensor) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: wanted a real number, got {value!r}")
-    if not float("-inf") < value < float("inf"):
-        raise ValueError(f"{name}: wanted a finite number, got {value!r}")
-    return float(value)
-
-
-def positive(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and greater than zero."""
-    if (number := finite_number(name, value)) <= 0:
-        raise ValueError(f"{name}: wanted {name} > 0, got {value!r}")
-    return number
-
-
-def nonnegative(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and not below zero."""
-    if (number := finite_number(name, value)) < 0:
-        raise ValueError(f"{name}: wanted {name} >= 0, got {value!r}")
-    return number
-
-
-def fraction(name: str, value: float) -> float:
-    """Return ``value`` if it is at least 0 and below 1."""
-    if not 0 <= (number := finite_number(name, value)) < 1:
-        raise ValueError(f"{name}: wanted 0 <= {name} < 1, got {value!r}")
-    return number
-
-
-def count(name: str, value: int, at_least: int = 0) -> int:
-    """Return ``value`` if it is a whole number of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: wanted a whole number, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name}: wanted {name} >= {at_least}, got {value}")
-    return int(value)
-
-
-def one_of(name: str, value: str, known: Sequence[str]) -> str:
-    """Return ``value`` if it is one of the known words."""
-    if value not in known:
-        raise ValueError(f"{name}: wanted one of {', '.join(known)}, got {value!r}")
-    return value
-
-
-def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
-    """Return the generator, or one on the CPU with that seed; None is torch's global one."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    if isinstance(generator, bool) or not isinstance(generator, Integral):
-        raise TypeError(f"generator: wanted a torch.Generator or a seed, got {generator!r}")
-    return torch.Generator().manual_seed(int(generator))
-
 
 # --- Tensors
 
@@ -105,17 +53,29 @@ def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
 def tensor(name: str, value: Any) -> Tensor:
     """Return a Tensor of what is one, an array, a list or a column of numbers."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized:
+            raise TypeError(f"{name}: wanted a dense tensor, got {value.layout}, {value.dtype}")
         return value
+    if np.ma.is_masked(value):  # asarray would take what is hidden for numbers
+        raise ValueError(f"{name}: wanted numbers throughout, got a masked array that hides some")
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biufc":
             raise TypeError
         # Our own numbers, in our order of bytes: torch takes no read-only arrays and no
         # negative strides.
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+        plain = f"{array.dtype.kind}{array.dtype.itemsize}"
+        return torch.from_numpy(array.astype(plain, order="C"))
     except (TypeError, ValueError, RuntimeError):
         kind = getattr(value, "dtype", None) or type(value).__name__
         raise TypeError(f"{name}: wanted a tensor of numbers, got {kind}") from None
+
+
+def present(name: str, A: Tensor) -> Tensor:
+    """Return the tensor if it has numbers, which one on the meta device has not."""
+    if A.is_meta:
+        raise TypeError(f"{name}: wanted numbers, got a tensor on the meta device")
+    return A
 
 
 def _real(name: str, value: Any) -> Tensor:
@@ -260,14 +220,25 @@ def numbers(name: str, value: Any) -> Tensor:
     return features(name, value[None] if isinstance(value, Tensor) else [value])[0]
 
 
+def whole(name: str, value: Any) -> Tensor:
+    """Return a vector of int64."""
+    try:
+        given = present(name, tensor(name, value))
+    except TypeError as error:
+        raise TypeError(f"{error}; numpy.unique(..., return_inverse=True) numbers names") from None
+    if given.ndim != 1 or len(given) == 0:
+        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(given.shape)}")
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"{name}: wanted whole numbers, got {given.dtype}")
+    index = given.long()
+    if given.dtype == torch.uint64 and (index < 0).any():
+        raise ValueError(f"{name}: wanted numbers below 2**63, got {given.cpu().numpy().max()}")
+    return index
+
+
 def indices(name: str, value: Any, bound: int) -> Tensor:
     """Return a vector of int64 from 0 to ``bound - 1``."""
-    index = tensor(name, value)
-    if index.ndim != 1 or len(index) == 0:
-        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(index.shape)}")
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise TypeError(f"{name}: wanted whole numbers, got {index.dtype}")
-    index = index.long()  # unsigned ones have no minimum
+    index = whole(name, value)
     low, high = index.min().item(), index.max().item()
     if low < 0 or high >= bound:
         raise ValueError(f"{name}: wanted 0 to {bound - 1}, got {low} to {high}")

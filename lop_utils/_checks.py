@@ -26,6 +26,7 @@ from lop_utils._scalars import (  # noqa: F401
     path,
     positive,
     seeded,
+    shuffled,
 )
 
 __all__ = [
@@ -39,12 +40,14 @@ __all__ = [
     "numbers",
     "orthogonal_start",
     "orthogonal_up_to",
+    "places",
     "present",
     "same_kind",
     "shaped",
     "tensor",
     "vector",
     "whole",
+    "within",
 ]
 
 # --- Tensors
@@ -93,6 +96,13 @@ def _finite(name: str, A: Tensor) -> Tensor:
     return A
 
 
+def within(name: str, result: Tensor) -> Tensor:
+    """Return a result if its dtype can hold it; ``name`` is the argument that it grows with."""
+    if not torch.isfinite(result).all():
+        raise ValueError(f"{name}: wanted a result that {result.dtype} can hold, got infinity")
+    return result
+
+
 def vector(name: str, value: Any) -> Tensor:
     """Return a vector of finite real numbers."""
     v = _real(name, value)
@@ -133,6 +143,7 @@ def same_kind(name: str, A: Tensor, other_name: str, B: Tensor) -> None:
 
 def fits(name: str, A: Tensor, shape: tuple[int, ...], other_name: str, B: Tensor) -> None:
     """Require a shape, and the dtype and device of ``B``, of ``A``, whose values may be any."""
+    tensor(name, A)
     if tuple(A.shape) != tuple(shape):
         raise ValueError(f"{name}: wanted shape {tuple(shape)}, got {tuple(A.shape)}")
     same_kind(name, A, other_name, B)
@@ -243,6 +254,14 @@ def indices(name: str, value: Any, bound: int) -> Tensor:
     if low < 0 or high >= bound:
         raise ValueError(f"{name}: wanted 0 to {bound - 1}, got {low} to {high}")
     return index
+
+
+def places(rows: Any, cols: Any, shape: tuple[int, int], device: Any) -> tuple[Tensor, Tensor]:
+    """Return where entries of a matrix of that shape stand, two vectors of one length."""
+    rows, cols = indices("rows", rows, shape[0]), indices("cols", cols, shape[1])
+    if len(rows) != len(cols):
+        raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
+    return rows.to(device), cols.to(device)
 
 
 def classes(Z: Tensor, value: Any, at_least: int = 1) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ __all__ = [
     "path",
     "positive",
     "seeded",
+    "shuffled",
 ]
 
 
@@ -116,3 +117,10 @@ def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"generator: wanted a seed of 64 bits, got {seed}")
     return torch.Generator().manual_seed(int(seed))
+
+
+def shuffled(n: int, generator: torch.Generator | int | None) -> Tensor:
+    """Return the numbers from 0 to n - 1 in random order, on the device of the generator."""
+    generator = seeded(generator)
+    device = "cpu" if generator is None else generator.device
+    return torch.randperm(n, generator=generator, device=device)

@@ -125,7 +125,7 @@ def test_entries_are_those_of_the_product(chunk, k, generator, monkeypatch):
     monkeypatch.setattr(observed, "_CHUNK", chunk)
     rows = torch.randint(9, (60,), generator=generator)
     cols = torch.randint(13, (60,), generator=generator)
-    workspace, copies = {}, []
+    memory, copies = {}, []
     for _ in range(3):
         P, Q = factors(9, 13, k, generator)
         P, Q = P.T.contiguous().T, Q.T.contiguous().T
@@ -133,11 +133,11 @@ def test_entries_are_those_of_the_product(chunk, k, generator, monkeypatch):
         for kind in (torch.int64, torch.int32):
             found = product_entries(P, Q, rows.to(kind), cols.to(kind))
             assert (found - expected).abs().max() < 1e-14 * 60
-        kept = product_entries(P, Q, rows, cols, workspace=workspace)
+        kept = observed._gathered(P, Q, rows, cols, memory)
         assert torch.equal(kept, found)
-        assert kept.data_ptr() == workspace["out"].data_ptr()  # nothing new was allocated
+        assert kept.data_ptr() == memory["out"].data_ptr()  # nothing new was allocated
         copies.append((found, found.clone()))
-    # Without a workspace results are not shared.
+    # Without memory in common results are not shared.
     assert all(torch.equal(A, B) for A, B in copies)
 
 

@@ -104,7 +104,8 @@ class ObservedEntries:
             raise ValueError(f"values: wanted fewer than 2**31 entries, got {len(values)}")
         checked = {"rows": rows, "cols": cols, "values": values, "shape": (d_y, d_x)}
         for name, value in checked.items():
-            object.__setattr__(self, name, value)
+            given = value if name == "shape" else value.contiguous()
+            object.__setattr__(self, name, given)
 
     def __len__(self) -> int:
         """Return n, how many are observed."""

@@ -34,6 +34,7 @@ __all__ = [
     "classes",
     "features",
     "fits",
+    "held",
     "indices",
     "layers",
     "matrix",
@@ -47,7 +48,6 @@ __all__ = [
     "tensor",
     "vector",
     "whole",
-    "within",
 ]
 
 # --- Tensors
@@ -96,11 +96,11 @@ def _finite(name: str, A: Tensor) -> Tensor:
     return A
 
 
-def within(name: str, result: Tensor) -> Tensor:
-    """Return a result if its dtype can hold it; ``name`` is the argument that it grows with."""
-    if not torch.isfinite(result).all():
-        raise ValueError(f"{name}: wanted a result that {result.dtype} can hold, got infinity")
-    return result
+def held(name: str, A: Tensor, what: str) -> Tensor:
+    """Return what came of finite numbers, if the dtype can hold it."""
+    if not A.is_meta and not torch.isfinite(A).all():
+        raise ValueError(f"{name}: wanted {what} that {A.dtype} can hold, got more")
+    return A
 
 
 def vector(name: str, value: Any) -> Tensor:

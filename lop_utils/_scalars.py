@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def _number(value: Any) -> Any:
+def _single(value: Any) -> Any:
     """Return what a Tensor or array without axes holds, and all else as it is."""
     alone = isinstance(value, Tensor | np.ndarray) and value.ndim == 0
     return value.item() if alone and not getattr(value, "is_meta", False) else value
@@ -34,7 +34,7 @@ def _number(value: Any) -> Any:
 
 def finite_number(name: str, value: float) -> float:
     """Return ``value`` if it is a finite real number; a Tensor of one number is one, too."""
-    value = _number(value)
+    value = _single(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{name}: wanted a real number, got {value!r}")
     try:
@@ -69,7 +69,7 @@ def fraction(name: str, value: float) -> float:
 
 def count(name: str, value: int, at_least: int = 0) -> int:
     """Return ``value`` if it is a whole number of at least ``at_least``."""
-    value = _number(value)
+    value = _single(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: wanted a whole number, got {value!r}")
     if value < at_least:
@@ -111,7 +111,7 @@ def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
     """Return the generator, or one on the CPU with that seed; None is torch's global one."""
     if generator is None or isinstance(generator, torch.Generator):
         return generator
-    seed = _number(generator)
+    seed = _single(generator)
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"generator: wanted a torch.Generator or a seed, got {seed!r}")
     if not -(2**63) <= seed < 2**64:

@@ -131,7 +131,7 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
         )
     return Whitened(
         X=Vt[:k],
-        transform=_checks.within("X", U[:, :k].T / s[:k, None] / peak),
+        transform=_checks.held("X", U[:, :k].T / s[:k, None] / peak, "a transform"),
         dropped=len(X) - k,
         zero_rows=(X == 0).all(dim=1).nonzero().flatten().tolist(),
         condition=(s[0] / s[k - 1]).item(),

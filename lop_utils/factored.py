@@ -62,16 +62,15 @@ def of_factors(two_layers: Loss) -> Loss:
     >>> loss([[[1.0, 1.0, 1.0]], [[1.0]], [[1.0], [1.0]]]).grads[0].tolist()
     [[0.0, 0.0, -2.0]]
     """
-    if not callable(two_layers):
-        raise TypeError(f"two_layers: wanted a loss, got {type(two_layers).__name__}")
+    _checks.instance("two_layers", two_layers, Callable)
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
-        Ws = [W.detach() for W in _tensors(Ws)]
+        Ws = _detached(Ws)
         if len(Ws) < 2:
             raise ValueError(f"Ws: wanted L >= 2 layers, got {len(Ws)}")
+        if len(Ws) == 2:
+            return two_layers(Ws)
         first, *inner, last = Ws
-        if not inner:
-            return two_layers([first, last])
         outer: list[Tensor] = []
 
         def small(C: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,12 +89,15 @@ def of_factors(two_layers: Loss) -> Loss:
     return loss
 
 
+def _detached(Ws: Sequence[Tensor]) -> list[Tensor]:
+    return [W.detach() if W.requires_grad else W for W in _tensors(Ws)]
+
+
 def _factors(seen: ObservedEntries, Ws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return P and Q of the two layers, if they fit."""
-    Ws = _tensors(Ws)
-    if len(Ws) != 2:
+    if len(Ws := _detached(Ws)) != 2:
         raise ValueError(f"Ws: wanted two factors [Q, P], got {len(Ws)}; see of_factors")
-    Q, P = (W.detach() for W in Ws)
+    Q, P = Ws
     _checks.fits("P", P, (seen.shape[0], P.shape[1]), "values", seen.values)
     _checks.fits("Q", Q, (P.shape[1], seen.shape[1]), "values", seen.values)
     return P, Q
@@ -149,8 +151,7 @@ def dense_loss(seen: ObservedEntries) -> Loss:
 
 
 def _height(seen: ObservedEntries) -> int:
-    d_y, d_x = seen.shape
-    return max(1, min(d_y, _TILE // d_x))
+    return max(1, min(seen.shape[0], _TILE // seen.shape[1]))
 
 
 @functools.cache
@@ -173,8 +174,8 @@ def _summed(crow: Tensor, col: Tensor, values: Tensor, dense: Tensor) -> Tensor:
 
 
 def _pointers(sorted_indices: Tensor, size: int) -> Tensor:
-    counts = torch.bincount(sorted_indices, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+    sums = torch.bincount(sorted_indices, minlength=size).cumsum(0)
+    return torch.nn.functional.pad(sums, (1, 0)).int()
 
 
 def _on_entries(seen: ObservedEntries, entries_of: _Entries, *, mkl: bool) -> Loss:
@@ -227,8 +228,7 @@ def tiled_loss(seen: ObservedEntries) -> Loss:
         top = i * height
         place = (seen.rows[start:end] - top) * d_x + seen.cols[start:end]
         tiles.append((top, min(top + height, d_y), start, end, place.int()))
-    tile = seen.values.new_empty(height, d_x)
-    out = torch.empty_like(seen.values)
+    tile, out = seen.values.new_empty(height, d_x), torch.empty_like(seen.values)
 
     def entries_of(P: Tensor, Q: Tensor) -> Tensor:
         for top, bottom, start, end, place in tiles:

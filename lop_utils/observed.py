@@ -205,7 +205,7 @@ def product_entries(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     _checks.fits("Q", Q, (P.shape[1], Q.shape[1]), "P", P)
     _checks.present("P", P)
     rows, cols = _checks.places(rows, cols, (len(P), Q.shape[1]), P.device)
-    return _checks.within("P, Q", _gathered(P, Q, rows, cols, {}))
+    return _checks.held("P, Q", _gathered(P, Q, rows, cols, {}), "entries")
 
 
 def _gathered(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor, memory: dict) -> Tensor:
@@ -304,5 +304,5 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     A = sparse.csr_array((np.ones(2 * n), places), shape=(n, users + items))
     found = sparse.linalg.lsqr(A, values - mean, damp=shrinkage**0.5, atol=1e-10, btol=1e-10)[0]
     found = torch.from_numpy(peak * np.append(found, mean)).to(seen.values)
-    _checks.within("values", 3 * found)  # what `predict` adds up is finite then, too
+    _checks.held("values", 3 * found, "effects")  # what `predict` adds up is finite then, too
     return Effects(found[-1], found[:users], found[users:-1])

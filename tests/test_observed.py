@@ -133,9 +133,9 @@ def test_numbers_near_the_largest_are_right_or_refused():
     expected = observed.fit_effects(ObservedEntries(*places, values, (2, 2)))
     found = observed.fit_effects(ObservedEntries(*places, largest / 8 * values, (2, 2)))
     assert (found.users / (largest / 8)).allclose(expected.users)
-    with pytest.raises(ValueError, match=r"^values: wanted a result that torch.float64 can hold"):
+    with pytest.raises(ValueError, match=r"^values: wanted effects that torch.float64 can hold"):
         observed.fit_effects(ObservedEntries(*places, largest * values, (2, 2)))
-    with pytest.raises(ValueError, match=r"^P, Q: wanted a result that torch.float64 can hold"):
+    with pytest.raises(ValueError, match=r"^P, Q: wanted entries that torch.float64 can hold"):
         product_entries([[1e200]], [[1e200]], [0], [0])
 
 

@@ -297,7 +297,7 @@ RESULT = completion.complete(SMALL, 1, steps=0, progress=False)
         (lambda: completion.load(3), TypeError, "file: wanted a str or Path, got 3"),
         (lambda: RESULT.save(b"a"), TypeError, "file: wanted a str or Path, got b'a'"),
         (lambda: RESULT.save("."), ValueError, "file: wanted the name of a file, got '.'"),
-        (lambda: factored.of_factors(3), TypeError, "two_layers: wanted a loss, got int"),
+        (lambda: factored.of_factors(3), TypeError, "two_layers: wanted Callable, got int"),
         (lambda: factored.gathered_loss(ONE, mkl="no"), TypeError, "mkl: wanted True or False, "),
         (
             lambda: completed(SMALL, 1, progress="no"),

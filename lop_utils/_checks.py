@@ -7,93 +7,51 @@ never work is a ``TypeError``; a value outside a hypothesis is a ``ValueError``.
 meta device carry shapes but no numbers, so checks of values pass them by.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# Who checks an argument need not know in which of the two files the check stands.
+from lop_utils._scalars import (  # noqa: F401
+    count,
+    finite_number,
+    flag,
+    fraction,
+    instance,
+    nonnegative,
+    one_of,
+    path,
+    positive,
+    seeded,
+    shuffled,
+)
+
 __all__ = [
     "chain",
     "classes",
-    "count",
     "each",
     "features",
-    "finite_number",
     "fits",
-    "fraction",
     "held",
     "indices",
     "layers",
     "matrix",
-    "nonnegative",
     "numbers",
-    "one_of",
     "orthogonal_up_to",
-    "positive",
+    "places",
+    "present",
     "same_kind",
     "scalars",
-    "seeded",
     "shaped",
     "tensor",
     "vector",
+    "whole",
 ]
 
-# --- Numbers
-
-
-def _single(value: Any) -> Any:
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-
-
-def finite_number(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite real number; a Tensor of one number is one, too."""
-    value = _single(value)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: wanted a real number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number or a fraction of hundreds of digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: wanted a finite number, got {value!r}")
-    return number
-
-
-def positive(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and greater than zero."""
-    if (number := finite_number(name, value)) <= 0:
-        raise ValueError(f"{name}: wanted {name} > 0, got {value!r}")
-    return number
-
-
-def nonnegative(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and not below zero."""
-    if (number := finite_number(name, value)) < 0:
-        raise ValueError(f"{name}: wanted {name} >= 0, got {value!r}")
-    return number
-
-
-def fraction(name: str, value: float) -> float:
-    """Return ``value`` if it is at least 0 and below 1."""
-    if not 0 <= (number := finite_number(name, value)) < 1:
-        raise ValueError(f"{name}: wanted 0 <= {name} < 1, got {value!r}")
-    return number
-
-
-def count(name: str, value: int, at_least: int = 0) -> int:
-    """Return ``value`` if it is a whole number of at least ``at_least``."""
-    value = _single(value)
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: wanted a whole number, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name}: wanted {name} >= {at_least}, got {value}")
-    if value >= 2**63:
-        raise ValueError(f"{name}: wanted {name} < 2^63, got {value}")
-    return int(value)
+# --- Numbers, one or several
 
 
 def each(
@@ -107,40 +65,35 @@ def each(
     return [check(f"{name}[{l}]", number) for l, number in enumerate(value)]
 
 
-def one_of(name: str, value: str, known: Sequence[str]) -> str:
-    """Return ``value`` if it is one of the known words."""
-    if value not in known:
-        raise ValueError(f"{name}: wanted one of {', '.join(known)}, got {value!r}")
-    return value
-
-
-def seeded(generator: torch.Generator | int | None) -> torch.Generator | None:
-    """Return the generator, or one on the CPU with that seed; None is torch's global one."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    if isinstance(generator, bool) or not isinstance(generator, Integral):
-        raise TypeError(f"generator: wanted a torch.Generator or a seed, got {generator!r}")
-    return torch.Generator().manual_seed(count("generator", generator, at_least=-(2**63)))
-
-
 # --- Tensors
 
 
 def tensor(name: str, value: Any) -> Tensor:
     """Return a Tensor of what is one, an array, a list or a column of numbers."""
     if isinstance(value, Tensor):
-        if value.layout is not torch.strided or value.is_quantized:
-            raise TypeError(f"{name}: wanted a dense tensor, got one of {value.layout}")
+        if value.layout != torch.strided or value.is_quantized:
+            raise TypeError(f"{name}: wanted a dense tensor, got {value.layout}, {value.dtype}")
         return value
+    if np.ma.is_masked(value):  # asarray would take what is hidden for numbers
+        raise ValueError(f"{name}: wanted numbers throughout, got a masked array that hides some")
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biufc" or np.ma.is_masked(value):
             raise TypeError
-        # A copy in our order of bytes: torch takes nothing read-only and no negative strides.
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+        # Our own numbers, in our order of bytes: torch takes no read-only arrays and no
+        # negative strides.
+        plain = f"{array.dtype.kind}{array.dtype.itemsize}"
+        return torch.from_numpy(array.astype(plain, order="C"))
     except (TypeError, ValueError, RuntimeError):
         kind = getattr(value, "dtype", None) or type(value).__name__
         raise TypeError(f"{name}: wanted a tensor of numbers, got {kind}") from None
+
+
+def present(name: str, A: Tensor) -> Tensor:
+    """Return the tensor if it has numbers, which one on the meta device has not."""
+    if A.is_meta:
+        raise TypeError(f"{name}: wanted numbers, got a tensor on the meta device")
+    return A
 
 
 def _real(name: str, value: Any) -> Tensor:
@@ -213,6 +166,7 @@ def same_kind(name: str, A: Tensor, other_name: str, B: Tensor) -> None:
 
 def fits(name: str, A: Tensor, shape: tuple[int, ...], other_name: str, B: Tensor) -> None:
     """Require a shape, and the dtype and device of ``B``, of ``A``, whose values may be any."""
+    tensor(name, A)
     if tuple(A.shape) != tuple(shape):
         raise ValueError(f"{name}: wanted shape {tuple(shape)}, got {tuple(A.shape)}")
     same_kind(name, A, other_name, B)
@@ -287,18 +241,37 @@ def numbers(name: str, value: Any) -> Tensor:
     return features(name, value[None] if isinstance(value, Tensor) else [value])[0]
 
 
+def whole(name: str, value: Any) -> Tensor:
+    """Return a vector of int64."""
+    try:
+        given = present(name, tensor(name, value))
+    except TypeError as error:
+        raise TypeError(f"{error}; numpy.unique(..., return_inverse=True) numbers names") from None
+    if given.ndim != 1 or len(given) == 0:
+        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(given.shape)}")
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"{name}: wanted whole numbers, got {given.dtype}")
+    index = given.long()
+    if given.dtype == torch.uint64 and (index < 0).any():
+        raise ValueError(f"{name}: wanted numbers below 2**63, got {given.cpu().numpy().max()}")
+    return index
+
+
 def indices(name: str, value: Any, bound: int) -> Tensor:
     """Return a vector of int64 from 0 to ``bound - 1``."""
-    index = tensor(name, value)
-    if index.ndim != 1 or len(index) == 0:
-        raise ValueError(f"{name}: wanted a vector with entries, got shape {tuple(index.shape)}")
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise TypeError(f"{name}: wanted whole numbers, got {index.dtype}")
-    index = index.long()  # unsigned ones have no minimum
+    index = whole(name, value)
     low, high = index.min().item(), index.max().item()
     if low < 0 or high >= bound:
         raise ValueError(f"{name}: wanted 0 to {bound - 1}, got {low} to {high}")
     return index
+
+
+def places(rows: Any, cols: Any, shape: tuple[int, int], device: Any) -> tuple[Tensor, Tensor]:
+    """Return where entries of a matrix of that shape stand, two vectors of one length."""
+    rows, cols = indices("rows", rows, shape[0]), indices("cols", cols, shape[1])
+    if len(rows) != len(cols):
+        raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
+    return rows.to(device), cols.to(device)
 
 
 def classes(Z: Tensor, value: Any, at_least: int = 1) -> tuple[Tensor, Tensor]:

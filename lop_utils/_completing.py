@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lop_utils import _checks, descent, factored, init, observed, rules
-from lop_utils.observed import ObservedEntries
+from lop_utils import _checks, descent, factored, init, rules
+from lop_utils.observed import ObservedEntries, _gathered
 
 __all__ = [
     "COLUMNS",
@@ -45,6 +45,11 @@ class Best(NamedTuple):
     error: float
     t: int
     Ws: list[Tensor]
+
+    def __repr__(self) -> str:
+        """Return the error, when it was, and the shapes."""
+        shapes = ", ".join(f"{len(W)} x {W.shape[1]}" for W in self.Ws)
+        return f"Best({self.error:.4g} at step {self.t}, layers {shapes})"
 
 
 def width_for(shape: tuple[int, int], rank: int, width: int | None) -> int:
@@ -82,7 +87,13 @@ def spectral_start(
     Ws, s = init.sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
     # Rounding leaves some 1e-20 in a column that nothing trains.
     Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
-    return Ws, s[0].item() * peak / train.p
+    scale, most = s[0].item() * peak / train.p, torch.finfo(Q.dtype).max / 4
+    if scale > most:
+        raise ValueError(
+            f"values: wanted a completed matrix that {Q.dtype} can hold, of norm at most "
+            f"{most:.3g}, got about {scale:.3g}; divide the values"
+        )
+    return Ws, scale
 
 
 def entries(Ws: list[Tensor], rows: Tensor, cols: Tensor) -> Tensor:
@@ -90,7 +101,7 @@ def entries(Ws: list[Tensor], rows: Tensor, cols: Tensor) -> Tensor:
     Q = Ws[0]
     for W in Ws[1:-1]:
         Q = W @ Q
-    return observed.product_entries(Ws[-1], Q, rows, cols)
+    return _gathered(Ws[-1], Q, rows, cols, {})
 
 
 def gone_on(run: _Run, steps: int, progress: bool) -> _Run:

@@ -69,11 +69,7 @@ class Completion:
         A row or column of which nothing was observed is predicted as zero: centre the values
         before, so that zero means the average.
         """
-        device, (d_y, d_x) = self.train.values.device, self.shape
-        rows = _checks.indices("rows", rows, d_y).to(device)
-        cols = _checks.indices("cols", cols, d_x).to(device)
-        if len(rows) != len(cols):
-            raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
+        rows, cols = _checks.places(rows, cols, self.shape, self.train.values.device)
         return _completing.entries(self.Ws, rows, cols)
 
     def save(self, file: str | Path) -> None:
@@ -83,7 +79,9 @@ class Completion:
             content[name] = getattr(self, name) and tuple(getattr(self, name))
         for name, part in (("train", self.train), ("test", self.test)):
             content[name] = part and (part.rows, part.cols, part.values, part.shape)
-        _files.write_whole(Path(file), partial(torch.save, content))
+        if not (file := _checks.path("file", file)).name:
+            raise ValueError(f"file: wanted the name of a file, got {str(file)!r}")
+        _files.write_whole(file, partial(torch.save, content))
 
 
 def load(file: str | Path) -> Completion:
@@ -109,7 +107,7 @@ def load(file: str | Path) -> Completion:
     Traceback (most recent call last):
     FileNotFoundError: [Errno 2] No such file or directory: 'no-such-file.pt'
     """
-    content = _files.read_torch(file, _FORMAT)
+    content = _files.read_torch(_checks.path("file", file), _FORMAT)
     kinds = {"best": Best, "last": descent.Iterate, "settings": Settings}
     kinds |= {"train": ObservedEntries, "test": ObservedEntries}
     parts = {name: content[name] and kind(*content[name]) for name, kind in kinds.items()}
@@ -194,7 +192,7 @@ def complete(
         columns that occur, exceeds the entries trained on, the values are all zero, the width
         exceeds the shape, or an option is out of range.
     FloatingPointError
-        If a given ``eta`` makes the loss overflow; names the step.
+        If ``eps``, ``gamma``, ``eta`` or ``lam`` makes the loss overflow; names the step.
 
     References
     ----------
@@ -210,6 +208,7 @@ def complete(
     >>> (result.predict([0, 7], [0, 9]) - Phi[[0, 7], [0, 9]]).abs().max().item() < 1e-2
     True
     """
+    _checks.instance("seen", seen, ObservedEntries)
     rank, L = _checks.count("rank", rank, at_least=1), _checks.count("L", L, at_least=2)
     k, steps = _completing.width_for(seen.shape, rank, width), _checks.count("steps", steps)
     eps = 0.01 ** (1 / (L - 2) if L > 2 else 2) if eps is None else _checks.positive("eps", eps)
@@ -224,14 +223,16 @@ def complete(
         every=_checks.count("every", every, at_least=1),
     )
     train, test = seen, None
-    if round(share * len(seen)):
+    if held := round(share * len(seen)):
+        if held == len(seen):
+            raise ValueError(f"held_out: wanted less than all {held} entries, got {share}")
         train, test = observed.split(seen, share, generator=generator)
     _completing.require_determined(train, rank)
     Ws, scale = _completing.spectral_start(train, k, L, eps)
     history = {name: torch.zeros(0) for name in COLUMNS}
     best, settings = Best(float("inf"), 0, Ws), settings._replace(scale=scale)
     start = Completion(history, "steps", best, None, train, test, settings)
-    return _completing.gone_on(start, steps, progress)
+    return _completing.gone_on(start, steps, _checks.flag("progress", progress))
 
 
 def resume(
@@ -266,8 +267,8 @@ def resume(
     >>> resume(first, steps=50, progress=False).steps
     50
     """
-    steps = _checks.count("steps", steps, at_least=result.steps)
+    steps = _checks.count("steps", steps, _checks.instance("result", result, Completion).steps)
     if patience is not None:
         patience = _checks.count("patience", patience, at_least=1)
         result = replace(result, settings=result.settings._replace(patience=patience))
-    return _completing.gone_on(result, steps, progress)
+    return _completing.gone_on(result, steps, _checks.flag("progress", progress))

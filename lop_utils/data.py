@@ -105,7 +105,8 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
     Raises
     ------
     TypeError, ValueError
-        If ``X`` is zero, or has a rank below ``rank``, too.
+        If ``X`` is zero, has a rank below ``rank``, or is so small that its transform overflows,
+        too.
 
     Examples
     --------
@@ -116,8 +117,9 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
     >>> torch.allclose(white.X @ white.X.T, torch.eye(2), atol=1e-6)
     True
     """
-    X = _checks.matrix("X", X)
-    U, s, Vt = torch.linalg.svd(X, full_matrices=False)
+    X = _checks.present("X", _checks.matrix("X", X))
+    peak = X.abs().max()  # an SVD loses what is near the least number of the dtype
+    U, s, Vt = torch.linalg.svd(X / peak if peak > 0 else X, full_matrices=False)
     spanned = int((s > max(X.shape) * torch.finfo(X.dtype).eps * s[0]).sum())
     if spanned == 0:
         raise ValueError("X: wanted inputs of rank at least 1, got zeros only")
@@ -129,7 +131,7 @@ def whiten(X: Tensor, *, rank: int | None = None) -> Whitened:
         )
     return Whitened(
         X=Vt[:k],
-        transform=U[:, :k].T / s[:k, None],
+        transform=_checks.held("X", U[:, :k].T / s[:k, None] / peak, "a transform"),
         dropped=len(X) - k,
         zero_rows=(X == 0).all(dim=1).nonzero().flatten().tolist(),
         condition=(s[0] / s[k - 1]).item(),
@@ -157,7 +159,7 @@ def one_hot(y: Tensor, K: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     >>> one_hot([1, 0], 3).T.tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
-    K = _checks.count("K", K, at_least=1)
+    K, dtype = _checks.count("K", K, at_least=1), _checks.instance("dtype", dtype, torch.dtype)
     return torch.nn.functional.one_hot(_checks.indices("y", y, K), K).T.to(dtype)
 
 
@@ -166,12 +168,12 @@ def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | int | Non
 
     Parameters
     ----------
-    y : Tensor, shape (N,)
+    y : Tensor of int, shape (N,)
         Labels. The classes are those that occur.
     n : int
         How many of each.
     generator : torch.Generator or int, optional
-        Source of randomness, on the CPU, or a seed.
+        Source of randomness, or a seed.
 
     Returns
     -------
@@ -191,14 +193,13 @@ def balanced_subset(y: Tensor, n: int, *, generator: torch.Generator | int | Non
     tensor([0, 0, 1, 1])
     """
     n, generator = _checks.count("n", n, at_least=1), _checks.seeded(generator)
-    classes, y = _checks.tensor("y", y).unique(return_inverse=True)
-    y = _checks.indices("y", y, len(y))
+    classes, y = _checks.whole("y", y).unique(return_inverse=True)
     chosen = []
     for k, name in enumerate(classes.tolist()):
         members = (y == k).nonzero().flatten()
         if len(members) < n:
             raise ValueError(f"n: wanted at least {n} of class {name}, got {len(members)}")
-        order = torch.randperm(len(members), generator=generator)
+        order = _checks.shuffled(len(members), generator)
         chosen.append(members[order[:n].to(y.device)])
     return torch.cat(chosen)
 
@@ -276,7 +277,7 @@ def load_movielens(
     Raises
     ------
     ValueError
-        If there is no set of that name.
+        If there is no set of that name, or ``url`` is no address.
     OSError
         If the archive cannot be had: no network, no answer in time, an error or another file
         than expected, a folder that cannot be written.
@@ -292,7 +293,11 @@ def load_movielens(
     ObservedEntries(100000 of 943 x 1682)
     """
     md5, member, separator = _ARCHIVES[_checks.one_of("name", name, list(_ARCHIVES))]
-    path = _files.fetch(url or f"{_GROUPLENS}{name}.zip", md5, f"{name}.zip", folder)
+    folder = folder and _checks.path("folder", folder)
+    url = f"{_GROUPLENS}{name}.zip" if url is None else url
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise ValueError(f"url: wanted an address, http or https, got {url!r}")
+    path = _files.fetch(url, md5, f"{name}.zip", folder)
     with zipfile.ZipFile(path) as archive:
         text = archive.read(member).replace(separator, b" ").decode()
     # User, item, rating and time: the checksum says that nothing else is there.

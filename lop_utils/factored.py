@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lop_utils import _checks
 from lop_utils.losses import Loss, ValueAndGradients, _tensors, of_product
-from lop_utils.observed import ObservedEntries, product_entries
+from lop_utils.observed import ObservedEntries, _gathered
 
 __all__ = [
     "dense_loss",
@@ -62,14 +62,15 @@ def of_factors(two_layers: Loss) -> Loss:
     >>> loss([[[1.0, 1.0, 1.0]], [[1.0]], [[1.0], [1.0]]]).grads[0].tolist()
     [[0.0, 0.0, -2.0]]
     """
+    _checks.instance("two_layers", two_layers, Callable)
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
-        Ws = _tensors(Ws)
+        Ws = _detached(Ws)
         if len(Ws) < 2:
             raise ValueError(f"Ws: wanted L >= 2 layers, got {len(Ws)}")
+        if len(Ws) == 2:
+            return two_layers(Ws)
         first, *inner, last = Ws
-        if not inner:
-            return two_layers([first, last])
         outer: list[Tensor] = []
 
         def small(C: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,20 +79,27 @@ def of_factors(two_layers: Loss) -> Loss:
             outer.extend((C.T @ PtR, RQt))
             return value, PtR @ first.T
 
-        value, grads = of_product(small)(inner)
+        try:
+            value, grads = of_product(small)(inner)
+        except RuntimeError:
+            _checks.chain("Ws", Ws)  # says what does not fit; asked each time it would cost more
+            raise
         return ValueAndGradients(value, [outer[0], *grads, outer[1]])
 
     return loss
 
 
+def _detached(Ws: Sequence[Tensor]) -> list[Tensor]:
+    return [W.detach() if W.requires_grad else W for W in _tensors(Ws)]
+
+
 def _factors(seen: ObservedEntries, Ws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return P and Q of the two layers, if they fit."""
-    if len(Ws) != 2:
+    if len(Ws := _detached(Ws)) != 2:
         raise ValueError(f"Ws: wanted two factors [Q, P], got {len(Ws)}; see of_factors")
-    Q, P = (_checks.tensor(name, W) for name, W in zip("QP", Ws, strict=True))
-    k = P.shape[-1]
-    _checks.fits("P", P, (seen.shape[0], k), "values", seen.values)
-    _checks.fits("Q", Q, (k, seen.shape[1]), "values", seen.values)
+    Q, P = Ws
+    _checks.fits("P", P, (seen.shape[0], P.shape[1]), "values", seen.values)
+    _checks.fits("Q", Q, (P.shape[1], seen.shape[1]), "values", seen.values)
     return P, Q
 
 
@@ -117,7 +125,7 @@ def dense_loss(seen: ObservedEntries) -> Loss:
     >>> value.item(), in_P.tolist(), in_Q.tolist()
     (2.0, [[-2.0], [0.0]], [[0.0, 0.0, -2.0]])
     """
-    (d_y, d_x), values = seen.shape, seen.values
+    (d_y, d_x), values = _checks.instance("seen", seen, ObservedEntries).shape, seen.values
     Omega, wanted = values.new_zeros(seen.shape), values.new_zeros(seen.shape)
     Omega[seen.rows, seen.cols] = 1
     wanted[seen.rows, seen.cols] = values
@@ -143,8 +151,7 @@ def dense_loss(seen: ObservedEntries) -> Loss:
 
 
 def _height(seen: ObservedEntries) -> int:
-    d_y, d_x = seen.shape
-    return max(1, min(d_y, _TILE // d_x))
+    return max(1, min(seen.shape[0], _TILE // seen.shape[1]))
 
 
 @functools.cache
@@ -167,18 +174,16 @@ def _summed(crow: Tensor, col: Tensor, values: Tensor, dense: Tensor) -> Tensor:
 
 
 def _pointers(sorted_indices: Tensor, size: int) -> Tensor:
-    counts = torch.bincount(sorted_indices, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    sums = torch.bincount(sorted_indices, minlength=size).cumsum(0)
+    return torch.nn.functional.pad(sums, (1, 0)).int()
 
 
 def _on_entries(seen: ObservedEntries, entries_of: _Entries, *, mkl: bool) -> Loss:
-    n, (d_y, d_x) = len(seen.values), seen.shape
-    index = torch.int32 if max(n, d_y, d_x) < 2**31 else torch.int64
-    crow, col = _pointers(seen.rows, d_y).to(index), seen.cols.to(index)
+    d_y, d_x = seen.shape
+    crow, col = _pointers(seen.rows, d_y), seen.cols.int()
     # The transposed matrix is kept as well: a CSR matrix multiplies well from one side only.
     turn = torch.argsort(seen.cols, stable=True)
-    ccol, row = _pointers(seen.cols, d_x).to(index), seen.rows[turn].to(index)
-    turn = turn.to(index)
+    ccol, row, turn = _pointers(seen.cols, d_x), seen.rows[turn].int(), turn.int()
 
     def times(crow, col, values, dense, rows):
         dense = dense.contiguous()
@@ -215,7 +220,7 @@ def tiled_loss(seen: ObservedEntries) -> Loss:
     >>> tiled_loss(seen)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
     2.0
     """
-    d_y, d_x = seen.shape
+    d_y, d_x = _checks.instance("seen", seen, ObservedEntries).shape
     height = _height(seen)
     cuts = torch.searchsorted(seen.rows, torch.arange(0, d_y + height, height).to(seen.rows))
     tiles = []
@@ -223,9 +228,7 @@ def tiled_loss(seen: ObservedEntries) -> Loss:
         top = i * height
         place = (seen.rows[start:end] - top) * d_x + seen.cols[start:end]
         tiles.append((top, min(top + height, d_y), start, end, place.int()))
-    tile = seen.values.new_empty(height, d_x)
-
-    out = torch.empty_like(seen.values)
+    tile, out = seen.values.new_empty(height, d_x), torch.empty_like(seen.values)
 
     def entries_of(P: Tensor, Q: Tensor) -> Tensor:
         for top, bottom, start, end, place in tiles:
@@ -253,14 +256,15 @@ def gathered_loss(seen: ObservedEntries, *, mkl: bool | None = None) -> Loss:
     >>> gathered_loss(seen, mkl=False)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
     2.0
     """
+    _checks.instance("seen", seen, ObservedEntries)
+    mkl = _has_csr(seen.values) if mkl is None else _checks.flag("mkl", mkl)
     rows, cols = seen.rows.int(), seen.cols.int()
-    workspaces: dict[int, dict] = {}
+    memory: dict[int, dict] = {}
 
     def entries_of(P: Tensor, Q: Tensor) -> Tensor:
-        workspace = workspaces.setdefault(P.shape[1], {})
-        return product_entries(P, Q, rows, cols, workspace=workspace)
+        return _gathered(P, Q, rows, cols, memory.setdefault(P.shape[1], {}))
 
-    return _on_entries(seen, entries_of, mkl=_has_csr(seen.values) if mkl is None else mkl)
+    return _on_entries(seen, entries_of, mkl=mkl)
 
 
 def sampled_loss(seen: ObservedEntries) -> Loss:
@@ -270,14 +274,14 @@ def sampled_loss(seen: ObservedEntries) -> Loss:
     large. On a GPU ``torch.sparse.sampled_addmm`` does it. On a CPU that takes twice as long as
     the kernel by which ``embedding_bag`` differentiates its weights, the same dot products.
 
-
     Examples
     --------
     >>> seen = ObservedEntries([0], [2], [3.0], (2, 3))
     >>> sampled_loss(seen)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
     2.0
     """
-    crow, col = _pointers(seen.rows, seen.shape[0]).int(), seen.cols.int()
+    _checks.instance("seen", seen, ObservedEntries)
+    crow, col = _pointers(seen.rows, seen.shape[0]), seen.cols.int()
     if seen.values.is_cuda:
         pattern = _csr(crow, col, torch.zeros_like(seen.values), seen.shape)
 
@@ -307,10 +311,10 @@ def fastest_loss(seen: ObservedEntries, k: int) -> Loss:
     >>> fastest_loss(seen, k=1)([[[1.0, 1.0, 1.0]], [[1.0], [1.0]]]).value.item()
     2.0
     """
-    k = _checks.count("k", k, at_least=1)
+    k, p = _checks.count("k", k, at_least=1), _checks.instance("seen", seen, ObservedEntries).p
     # Where the measured curves cross for k from 6 to 40, on one thread and on two.
-    if seen.p > 0.25:
+    if p > 0.25:
         return dense_loss(seen)
-    if seen.p > 0.1:
+    if p > 0.1:
         return tiled_loss(seen)
     return sampled_loss(seen) if k >= 8 else gathered_loss(seen)

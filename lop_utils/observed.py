@@ -1,6 +1,7 @@
 """Observed entries of a matrix, one type for all, and what means alone say of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,22 @@ __all__ = ["Effects", "ObservedEntries", "fit_effects", "product_entries", "spli
 _CHUNK = 65536  # entries gathered at once: their 2 x k numbers stay in the cache
 
 
+def _sides(shape: Any) -> tuple[int, int]:
+    try:
+        sides = tuple(shape)
+    except TypeError:
+        raise TypeError(f"shape: wanted (rows, columns), got {shape!r}") from None
+    if len(sides) != 2:
+        raise ValueError(f"shape: wanted (rows, columns), got {sides}")
+    d_y, d_x = (_checks.count("shape", side, at_least=1) for side in sides)
+    if max(d_y, d_x) >= 2**31:  # beyond, the number of an entry would overflow
+        raise ValueError(
+            f"shape: wanted fewer than 2**31 rows and columns, got {d_y} x {d_x}; "
+            "numpy.unique(..., return_inverse=True) numbers those that occur"
+        )
+    return d_y, d_x
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class ObservedEntries:
     """Observed entries of a matrix, checked, and sorted by row and column.
@@ -20,11 +37,12 @@ class ObservedEntries:
     Parameters
     ----------
     rows, cols : Tensor of integers, shape (n,)
-        Where the entries stand, from 0.
+        Where the entries stand, from 0. Names, and numbers with gaps, become such by
+        ``numpy.unique(ids, return_inverse=True)``.
     values : Tensor, shape (n,)
         What they are, in float32 or float64; whole numbers become float64.
     shape : tuple of int
-        Rows ``d_y`` and columns ``d_x`` of the whole matrix.
+        Rows ``d_y`` and columns ``d_x`` of the whole matrix, below 2**31 each.
 
     Raises
     ------
@@ -47,14 +65,12 @@ class ObservedEntries:
 
     def __post_init__(self) -> None:
         """Check and sort."""
-        if len(self.shape) != 2:
-            raise ValueError(f"shape: wanted (rows, columns), got {self.shape}")
-        d_y, d_x = (_checks.count("shape", side, at_least=1) for side in self.shape)
+        d_y, d_x = _sides(self.shape)
         rows, cols = (
             _checks.indices("rows", self.rows, d_y),
             _checks.indices("cols", self.cols, d_x),
         )
-        values = _checks.tensor("values", self.values)
+        values = _checks.present("values", _checks.tensor("values", self.values)).detach()
         if not values.is_floating_point() and not values.is_complex():
             values = values.double()
         if values.dtype not in (torch.float32, torch.float64):
@@ -84,9 +100,12 @@ class ObservedEntries:
                     f"at row {rows[i].item()}, column {cols[i].item()}; merge them before, by "
                     "their mean say"
                 )
+        if len(values) >= 2**31:  # the products of `factored` count entries in 32 bits
+            raise ValueError(f"values: wanted fewer than 2**31 entries, got {len(values)}")
         checked = {"rows": rows, "cols": cols, "values": values, "shape": (d_y, d_x)}
         for name, value in checked.items():
-            object.__setattr__(self, name, value)
+            given = value if name == "shape" else value.contiguous()
+            object.__setattr__(self, name, given)
 
     def __len__(self) -> int:
         """Return n, how many are observed."""
@@ -103,6 +122,13 @@ class ObservedEntries:
 
     def select(self, index: Tensor) -> "ObservedEntries":
         """Return the entries of these numbers, or where a mask is true."""
+        index = _checks.tensor("index", index)
+        if index.dtype == torch.bool:
+            if index.shape != self.rows.shape:
+                wanted, got = tuple(self.rows.shape), tuple(index.shape)
+                raise ValueError(f"index: wanted a mask of shape {wanted}, got {got}")
+            index = index.nonzero().flatten()
+        index = _checks.indices("index", index, len(self)).to(self.rows.device)
         return ObservedEntries(self.rows[index], self.cols[index], self.values[index], self.shape)
 
     def with_values(self, values: Tensor) -> "ObservedEntries":
@@ -122,7 +148,7 @@ def split(
     share : float
         What part goes into the second result, rounded to a whole number of entries.
     generator : torch.Generator or int, optional
-        Source of randomness, on the CPU, or a seed.
+        Source of randomness, or a seed.
 
     Returns
     -------
@@ -140,18 +166,16 @@ def split(
     >>> split(seen, 0.2)
     (ObservedEntries(8 of 10 x 10), ObservedEntries(2 of 10 x 10))
     """
-    n = len(seen)
-    held_out = round(_checks.finite_number("share", share) * n)
+    n = len(_checks.instance("seen", seen, ObservedEntries))
+    held_out = round(min(max(_checks.finite_number("share", share), 0.0), 1.0) * n)
     if not 0 < held_out < n:
         raise ValueError(f"share: wanted some of {n} entries in each part, got {share}")
-    mixed = torch.randperm(n, generator=_checks.seeded(generator)).to(seen.rows.device)
+    mixed = _checks.shuffled(n, generator).to(seen.rows.device)
     test, train = mixed[:held_out].sort().values, mixed[held_out:].sort().values
     return seen.select(train), seen.select(test)
 
 
-def product_entries(
-    P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor, *, workspace: dict | None = None
-) -> Tensor:
+def product_entries(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     r"""Return the entries :math:`(PQ)_{ij}` at given places, without forming the product.
 
     Parameters
@@ -161,24 +185,36 @@ def product_entries(
     Q : Tensor, shape (k, d_x)
         Wide factor.
     rows, cols : Tensor of integers, shape (n,)
-        Places, not checked.
-    workspace : dict, optional
-        An empty dict that belongs to one caller, one sample and one width. Memory is kept in it
-        from call to call, since fresh memory costs as much as the products; the result lives
-        there too, until the next call.
+        Places.
 
     Returns
     -------
     Tensor, shape (n,)
 
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes do not follow, a place is outside, or an entry exceeds what the dtype can hold.
+
     Examples
     --------
-    >>> P, Q = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]])
-    >>> product_entries(P, Q, torch.tensor([1, 0]), torch.tensor([1, 1])).tolist()
+    >>> product_entries([[1.0], [2.0]], [[3.0, 4.0]], [1, 0], [1, 1]).tolist()
     [8.0, 4.0]
     """
+    P, Q = _checks.matrix("P", P).detach(), _checks.matrix("Q", Q).detach()
+    _checks.fits("Q", Q, (P.shape[1], Q.shape[1]), "P", P)
+    _checks.present("P", P)
+    rows, cols = _checks.places(rows, cols, (len(P), Q.shape[1]), P.device)
+    return _checks.held("P, Q", _gathered(P, Q, rows, cols, {}), "entries")
+
+
+def _gathered(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor, memory: dict) -> Tensor:
+    """Return the entries at places that are right.
+
+    Fresh memory costs as much as the products, so it is kept in ``memory``, an empty dict that
+    belongs to one sample and width; the result lives there too, until the next call.
+    """
     n, k = len(rows), P.shape[1]
-    memory = {} if workspace is None else workspace
     if not memory:
         memory |= {side: P.new_empty(min(n, _CHUNK), k) for side in ("left", "right")}
         memory |= {"out": P.new_empty(n), "ones": P.new_ones(k)}
@@ -209,10 +245,8 @@ class Effects:
 
     def predict(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Return the ratings expected at these positions, of shape (n,), not clipped."""
-        rows = _checks.indices("rows", rows, len(self.users)).to(self.mean.device)
-        cols = _checks.indices("cols", cols, len(self.items)).to(self.mean.device)
-        if len(rows) != len(cols):
-            raise ValueError(f"cols: wanted {len(rows)} as rows, got {len(cols)}")
+        shape = len(self.users), len(self.items)
+        rows, cols = _checks.places(rows, cols, shape, self.mean.device)
         return self.mean + self.users[rows] + self.items[cols]
 
 
@@ -241,6 +275,11 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     Effects
         In the dtype and on the device of the values.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If ``shrinkage`` is negative, or an effect exceeds what the dtype can hold.
+
     Examples
     --------
     >>> seen = ObservedEntries([0, 0, 1, 1], [0, 1, 0, 1], [5.0, 3.0, 3.0, 1.0], (2, 2))
@@ -250,18 +289,20 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     >>> round(effects.predict([0], [1]).item(), 6)
     3.0
     """
-    if not isinstance(seen, ObservedEntries):
-        raise TypeError(f"seen: wanted ObservedEntries, got {type(seen).__name__}")
+    _checks.instance("seen", seen, ObservedEntries)
     shrinkage = _checks.nonnegative("shrinkage", shrinkage)
     from scipy import sparse  # only when asked for
 
     n, (users, items) = len(seen), seen.shape
     rows, cols, values = (A.cpu().numpy() for A in (seen.rows, seen.cols, seen.values.double()))
+    peak = np.abs(values).max() or 1.0
+    values = values / peak  # before anything is squared
     mean = values.mean()
     # One line a rating, with a 1 for its user and a 1 for its item. LSQR starts at 0 and adds
     # combinations of these lines, so an effect that is in none of them stays 0.
     places = (np.arange(n).repeat(2), np.stack([rows, users + cols], axis=1).ravel())
     A = sparse.csr_array((np.ones(2 * n), places), shape=(n, users + items))
     found = sparse.linalg.lsqr(A, values - mean, damp=shrinkage**0.5, atol=1e-10, btol=1e-10)[0]
-    effects = torch.from_numpy(found).to(seen.values)
-    return Effects(seen.values.new_tensor(mean), effects[:users], effects[users:])
+    found = torch.from_numpy(peak * np.append(found, mean)).to(seen.values)
+    _checks.held("values", 3 * found, "effects")  # what `predict` adds up is finite then, too
+    return Effects(found[-1], found[:users], found[users:-1])

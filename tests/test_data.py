@@ -204,6 +204,7 @@ ONES = torch.ones(2, 3)
         (lambda: data.low_rank_target(3, 3, [1.0, 0.0]), ValueError, "singular_values: wanted pos"),
         (lambda: data.low_rank_target(3, 2, [1.0] * 3), ValueError, "singular_values: wanted at m"),
         (lambda: data.whiten(ONES, rank=2), ValueError, "X: wanted inputs of rank at least 2, got"),
+        (lambda: data.whiten(1e-42 * ONES), ValueError, "X: wanted a transform that torch.float32"),
         (lambda: data.whiten(0 * ONES), ValueError, "X: wanted inputs of rank at least 1, got ze"),
         (lambda: data.whiten(ONES, rank=0), ValueError, "rank: wanted rank >= 1, got 0"),
         (lambda: data.whiten(ONES.int()), TypeError, "X: wanted float32 or float64, got torch.in"),

@@ -185,6 +185,8 @@ BAD_FACTORS = [
 
 
 def test_layers_are_refused():
+    with pytest.raises(ValueError, match=r"^Ws\[1\]: wanted 1 columns to follow Ws\[0\]"):
+        of_factors(factored.dense_loss(ONE))([torch.ones(1, 3), torch.ones(2, 2), torch.ones(2, 2)])
     for Ws, message in (([torch.ones(2, 3)], "L >= 2 layers, got 1"), ([], "at least one matrix")):
         with pytest.raises(ValueError, match=f"^Ws: wanted {message}"):
             of_factors(factored.dense_loss(ONE))(Ws)

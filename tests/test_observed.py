@@ -24,6 +24,10 @@ def test_entries_are_sorted_in_whatever_order_they_come(generator):
     assert torch.equal(again.rows, seen.rows) and torch.equal(again.values, seen.values)
     some = seen.select(seen.rows > 3)
     assert some.rows.min() == 4 and torch.equal(some.values, Phi[some.rows, some.cols])
+    assert torch.equal(seen.select((seen.rows > 3).tolist()).values, some.values)
+    for index, message in (([20], "0 to 19, got 20 to 20"), ([True], "a mask of shape (20,), got")):
+        with pytest.raises(ValueError, match="^" + re.escape(f"index: wanted {message}")):
+            seen.select(index)
     other = seen.with_values(2 * seen.values)
     assert torch.equal(other.values, 2 * seen.values) and torch.equal(other.cols, seen.cols)
 
@@ -40,10 +44,10 @@ def test_places_of_any_kind_and_whole_values(dtype):
 
 
 def test_a_matrix_whose_places_exceed_32_bits():
-    last = 10**6 - 1
-    seen = ObservedEntries([last, 0, last], [last, 5, 0], [1.0, 2.0, 3.0], (10**6, 10**6))
+    last = 2**31 - 2
+    seen = ObservedEntries([last, 0, last], [last, 5, 0], [1.0, 2.0, 3.0], (last + 1, last + 1))
     assert seen.rows.tolist() == [0, last, last] and seen.cols.tolist() == [5, 0, last]
-    assert seen.p == pytest.approx(3e-12)
+    assert seen.p == pytest.approx(3 / 2**62)
 
 
 GOOD = dict(rows=[0, 1], cols=[0, 1], values=[1.0, 2.0], shape=(3, 3))
@@ -70,6 +74,18 @@ BAD = [
     (dict(shape=(3, 3, 3)), ValueError, "shape: wanted (rows, columns), got (3, 3, 3)"),
     (dict(shape=(2, 0)), ValueError, "shape: wanted shape >= 1, got 0"),
     (dict(shape=(2.0, 2)), TypeError, "shape: wanted a whole number, got 2.0"),
+    (dict(shape=3), TypeError, "shape: wanted (rows, columns), got 3"),
+    (
+        dict(shape=(2, 2**31)),
+        ValueError,
+        "shape: wanted fewer than 2**31 rows and columns, got 2 x 2147483648; "
+        "numpy.unique(..., return_inverse=True) numbers those that occur",
+    ),
+    (
+        dict(rows=["anna", "bob"]),
+        TypeError,
+        "rows: wanted a tensor of numbers, got list; numpy.unique(..., return_inverse=True)",
+    ),
     *[
         (
             dict(rows=[2, 1], values=[bad, NAN]),
@@ -106,9 +122,21 @@ def test_a_split_is_drawn_evenly_and_kept_apart(generator):
         counts[test.values.long()] += 1
     assert 30 < counts.min() and counts.max() < 90  # 60 on average, deviation 6.5
     assert torch.equal(split(seen, 0.3, generator=199)[1].values, test.values)
-    for share in (0.0, 0.002, 0.998, 1.0, -0.1):
+    for share in (0.0, 0.002, 0.998, 1.0, -0.1, 1e308):
         with pytest.raises(ValueError, match=r"^share: wanted some of 200 entries in each part"):
             split(seen, share)
+
+
+def test_numbers_near_the_largest_are_right_or_refused():
+    largest, places = torch.finfo(torch.float64).max, torch.ones(2, 2).nonzero().T
+    values = torch.tensor([1.0, -1.0, 1.0, 0.5], **F64)
+    expected = observed.fit_effects(ObservedEntries(*places, values, (2, 2)))
+    found = observed.fit_effects(ObservedEntries(*places, largest / 8 * values, (2, 2)))
+    assert (found.users / (largest / 8)).allclose(expected.users)
+    with pytest.raises(ValueError, match=r"^values: wanted effects that torch.float64 can hold"):
+        observed.fit_effects(ObservedEntries(*places, largest * values, (2, 2)))
+    with pytest.raises(ValueError, match=r"^P, Q: wanted entries that torch.float64 can hold"):
+        product_entries([[1e200]], [[1e200]], [0], [0])
 
 
 # Entries of a product
@@ -125,7 +153,7 @@ def test_entries_are_those_of_the_product(chunk, k, generator, monkeypatch):
     monkeypatch.setattr(observed, "_CHUNK", chunk)
     rows = torch.randint(9, (60,), generator=generator)
     cols = torch.randint(13, (60,), generator=generator)
-    workspace, copies = {}, []
+    memory, copies = {}, []
     for _ in range(3):
         P, Q = factors(9, 13, k, generator)
         P, Q = P.T.contiguous().T, Q.T.contiguous().T
@@ -133,11 +161,11 @@ def test_entries_are_those_of_the_product(chunk, k, generator, monkeypatch):
         for kind in (torch.int64, torch.int32):
             found = product_entries(P, Q, rows.to(kind), cols.to(kind))
             assert (found - expected).abs().max() < 1e-14 * 60
-        kept = product_entries(P, Q, rows, cols, workspace=workspace)
+        kept = observed._gathered(P, Q, rows, cols, memory)
         assert torch.equal(kept, found)
-        assert kept.data_ptr() == workspace["out"].data_ptr()  # nothing new was allocated
+        assert kept.data_ptr() == memory["out"].data_ptr()  # nothing new was allocated
         copies.append((found, found.clone()))
-    # Without a workspace results are not shared.
+    # Without memory in common results are not shared.
     assert all(torch.equal(A, B) for A, B in copies)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
-    "_checks _files",
+    "_checks _files _threads",
     "init networks observed recursions rules spectra",
     "features law losses",
     "compression data descent factored images readouts stochastic",

@@ -167,7 +167,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             with draft.open("xb") as stream:
                 with suppress(OSError):  # a file system without locks, where no draft is removed
                     _lock(stream, wait=True)
-                if os.fstat(stream.fileno()).st_nlink == 0:
+                if not draft.exists():
                     continue  # taken for a dead one's in the moment before it was locked
                 _remove_dead_drafts(path)
                 write(stream)

@@ -8,14 +8,14 @@ waits 4 to 12 ms for it: 50 times the product at 100 x 100, as much as the produ
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["for_numbers", "for_run"]
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_T = TypeVar("_T")
 _SMALL = 512 * 512  # numbers of the largest tensor
 
 
@@ -49,16 +49,30 @@ class _Largest(TorchFunctionMode):
         return found
 
 
-def for_run(make: Callable[_P, Iterator[_T]]) -> Callable[_P, Iterator[_T]]:
-    """Let a generator run on one thread, if up to its first yield it makes nothing large.
+def for_run(stream: Callable[..., Iterator[_T]]) -> Callable[..., Iterator[_T]]:
+    """Let a generator of (steps, layers, loss, ..., memory) run on one thread where all is small.
 
-    While it waits for its caller, and after its end, the caller's setting holds.
+    Layers are seen to be small, what a loss makes is known once it was called. While the generator
+    waits for its caller, and after its end, the caller's setting holds.
     """
 
-    @wraps(make)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
-        iterates = make(*args, **kwargs)
+    @wraps(stream)
+    def run(ts, Ws, loss, *given) -> Iterator[_T]:
+        *given, memory = given
+        if max(W.numel() for W in Ws) > _SMALL:
+            yield from stream(ts, Ws, loss, *given, memory)
+            return
+        generator = getattr(loss, "generator", None)
+        state = generator and generator.get_state()
+        iterates = stream(ts, Ws, loss, *given, dict(memory))
         with _one_thread(), _Largest() as largest:
+            first = next(iterates)
+        if largest.count > _SMALL and torch.get_num_threads() > 1:
+            # Begun again: the first digits, too, are those of all threads, so that a run that goes
+            # on from here is the one that was never stopped.
+            if generator:
+                generator.set_state(state)
+            iterates = stream(ts, Ws, loss, *given, memory)
             first = next(iterates)
         yield first
         while True:

@@ -39,7 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
         self.wfile.write(body)
         self.wfile.flush()
-        while mode == "endless":  # until the other side closes the connection
+        for _ in range(200 if mode == "endless" else 0):  # or until the other side has enough
             self.wfile.write(body)
         if mode == "stalled":
             server.stop_waiting.wait(10)
@@ -48,7 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def drip(self, start):
         """Send a byte now and then, so that no wait for the next one is long."""
         self.wfile.write(start[:100])
-        while not self.server.stop_waiting.wait(0.05):
+        for _ in range(200):
+            if self.server.stop_waiting.wait(0.05):
+                break
             self.wfile.write(b"x")
 
 

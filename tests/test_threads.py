@@ -5,8 +5,9 @@ import torch
 
 from lop_utils import _completing, _threads, completion, descent
 from lop_utils.book import plots
-from lop_utils.losses import squared_error
+from lop_utils.losses import least_squares, squared_error
 from lop_utils.observed import ObservedEntries
+from lop_utils.stochastic import Minibatches
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,10 @@ def noting(function, seen):
     return lambda *given: seen.append(torch.get_num_threads()) or function(*given)
 
 
-RUNS = {  # width, loss, threads
-    "small": (2, squared_error(torch.eye(2)), 1),
-    "large-layers": (600, lambda Ws: (Ws[0].sum(), [Ws[0] * 0]), 3),
-    "large-loss": (2, lambda Ws: (torch.ones(600, 600).sum(), [Ws[0] * 0]), 3),
+RUNS = {  # width, loss, on how many threads it is called
+    "small": (2, squared_error(torch.eye(2)), [1] * 7),
+    "large-layers": (600, lambda Ws: (Ws[0].sum(), [Ws[0] * 0]), [3] * 7),
+    "large-loss": (2, lambda Ws: (torch.ones(600, 600).sum(), [Ws[0] * 0]), [1] + [3] * 7),
 }
 
 
@@ -38,7 +39,25 @@ def test_train_leaves_the_callers_threads(d, loss, threads):
         if iterate.t == 6:
             break
     run.close()
-    assert seen == [1] + 6 * [threads] and torch.get_num_threads() == 3
+    assert seen == threads and torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("seed", [3, None])  # None is torch's own generator
+def test_a_large_loss_has_the_digits_of_all_threads_from_the_first(seed, monkeypatch):
+    def counted(X, Y):  # as if each thread left its mark
+        value = least_squares(X, Y)
+        return lambda Ws: (value(Ws)[0] + torch.get_num_threads(), value(Ws)[1])
+
+    def trained(start, small):
+        monkeypatch.setattr(_threads, "_SMALL", small)
+        torch.manual_seed(5)
+        loss = Minibatches(counted, torch.randn(2, 9), torch.randn(2, 9), batch=3, generator=seed)
+        return list(descent.train(start, loss, eta=0.01, steps=9))
+
+    known = trained([torch.eye(2)], 3)  # by its layers: four numbers
+    for start in ([torch.eye(2)], known[3]):
+        found = trained(start, 4)
+        assert [it.loss for it in found] == [it.loss for it in known[-len(found) :]]
 
 
 @pytest.mark.parametrize("at", [0, 1])

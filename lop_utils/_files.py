@@ -137,9 +137,9 @@ def _lock(stream: BinaryIO, *, wait: bool) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
-def _remove_dead_drafts(path: Path) -> None:
+def _remove_dead_drafts(path: Path, mine: Path | None = None) -> None:
     """Remove what killed writers of a file left: a draft that nobody has locked."""
-    for draft in path.parent.glob(f"{glob.escape(path.name)}.????????.draft"):
+    for draft in {*path.parent.glob(f"{glob.escape(path.name)}.????????.draft")} - {mine}:
         with suppress(OSError):  # its writer lives, or is ready by now
             if fcntl:
                 with draft.open("rb") as stream:
@@ -161,6 +161,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         What the system says: no such folder, no permission, no room. Other errors are those of
         ``write``.
     """
+    handled = sys.exception()
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.draft")
     try:
         while True:
@@ -169,7 +170,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
                     _lock(stream, wait=True)
                 if not draft.exists():
                     continue  # taken for a dead one's in the moment before it was locked
-                _remove_dead_drafts(path)
+                _remove_dead_drafts(path, mine=draft)
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())  # or a power cut could leave the name on an empty file
@@ -178,7 +179,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
                 draft.replace(path)
                 return
     except RuntimeError as error:  # torch.save hides behind one what the system says
-        if isinstance(error.__context__, OSError):
+        if isinstance(error.__context__, OSError) and error.__context__ is not handled:
             raise error.__context__ from None
         raise
     finally:

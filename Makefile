@@ -20,8 +20,8 @@ LAB := .venv/.lab
 RIVALS := .venv/.bench
 WEEKLY := .venv/.weekly
 
-# One thread for the small matrices of the pages: a second one mostly waits, and where the machine
-# is busy with something else both wait long.
+# One thread for each process: two notebooks, outputs or tests run at a time. torch takes one for
+# the small matrices of the pages by itself; numpy, scipy and scikit-learn know only this variable.
 ONE := OMP_NUM_THREADS=1
 
 # What is built, and what it is built from: an output is made again when a source is newer.
@@ -123,6 +123,8 @@ bench: $(RIVALS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/machine.py
 	$(BIN)/python benchmarks/grading.py
+	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/threads.py
 	$(ONE) GLOO_SOCKET_IFNAME=lo $(BIN)/python $(TWO) benchmarks/rows.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then set -x; \
 	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py; \

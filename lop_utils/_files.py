@@ -1,19 +1,32 @@
 """Where data lie, checked downloads, and files that are whole or not there."""
 
+import glob
+import hashlib
 import os
 import sys
+import threading
+import time
 import uuid
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None
+
 __all__ = ["data_folder", "fetch", "read_torch", "write_whole"]
 
 _TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the answer
 _RETRIES = 2  # after one and two seconds
+_WINDOW, _LEAST = 60.0, 600_000  # so many seconds bring at least so many bytes
+_MOST = 1 << 29  # bytes of a file; the largest that is asked for has a third of it
 
 
 def data_folder(folder: str | os.PathLike | None = None) -> Path:
@@ -28,59 +41,119 @@ def data_folder(folder: str | os.PathLike | None = None) -> Path:
     return Path(folder).expanduser().absolute()
 
 
+class _Bounded:
+    """What a download writes to: a stream, the checksum of what came, and an end to it."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.came, self.md5 = stream, 0, hashlib.md5(usedforsecurity=False)
+        self.flush = stream.flush
+
+    def write(self, piece: bytes) -> None:
+        self.came += len(piece)
+        if self.came > _MOST:
+            raise OverflowError(f"more than {_MOST} bytes came")
+        self.md5.update(piece)
+        self.stream.write(piece)
+
+
+def _download(url: str, md5: str, stream: BinaryIO) -> None:
+    import pooch  # only when asked for
+
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=1 << 16,
+        timeout=_TIMEOUT,
+        headers={"Accept-Encoding": "identity"},  # the checksum is that of the file as it lies
+        hooks={"response": lambda answer, **_: answers.append(answer)},
+    )
+    file, answers, failed, before = _Bounded(stream), [], [], 0
+
+    def work() -> None:
+        try:
+            downloader(url, file, None)
+        except BaseException as error:
+            failed.append(error)
+        for answer in answers:  # pooch leaves one open that is an error or breaks off
+            answer.close()
+
+    # A byte now and then keeps every read within its timeout: only from outside is it too slow.
+    # A thread that is given up finds its stream closed when the next piece has come.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.join(_WINDOW) or thread.is_alive():
+        if file.came - before < _LEAST:
+            raise TimeoutError(f"{file.came - before} bytes in the last {_WINDOW:g} seconds")
+        before = file.came
+    if failed:
+        raise failed[0]
+    if (got := file.md5.hexdigest()) != md5:
+        raise ValueError(f"the MD5 of the {file.came} bytes that came is {got}")
+
+
 def fetch(url: str, md5: str, file: str, folder: str | os.PathLike | None = None) -> Path:
     """Return where the file with this checksum lies; download it if it is not there yet.
 
-    A file of the name ``file`` in `data_folder` is whole: pooch downloads under another name and
-    renames once the checksum is right. One that fails the checksum is replaced.
+    A file of the name ``file`` in `data_folder` is whole: it gets its name once the checksum is
+    right. One that fails the checksum is replaced, by nothing else than the right one.
 
     Raises
     ------
     OSError
-        If the file cannot be had: no network, no answer in time, an error, another file than
-        expected, a folder that cannot be written, a full disk.
+        If the file cannot be had: no network, no answer in time, one that is too slow or has no
+        end, an error, another file than expected, a folder that cannot be written, a full disk.
     """
     import pooch  # only when asked for
     import requests
 
     path = data_folder(folder) / file
-    store = pooch.create(
-        path.parent,
-        base_url="",
-        registry={file: f"md5:{md5}"},
-        urls={file: url},
-        retry_if_failed=_RETRIES,
-    )
-    download = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        timeout=_TIMEOUT,
-        headers={"Accept-Encoding": "identity"},  # the checksum is that of the file as it lies
-        # pooch leaves an answer that is an error open.
-        hooks={"response": lambda answer, **_: None if answer.ok else answer.close()},
-    )
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel("WARNING")  # else it prints each download
+    if path.is_file() and pooch.file_hash(str(path), alg="md5") == md5:
+        return path
     try:
-        store.fetch(file, downloader=download)
-    except (OSError, ValueError) as error:  # ValueError: another checksum
-        if isinstance(error, requests.RequestException):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for tried in range(_RETRIES + 1):
+            try:
+                write_whole(path, partial(_download, url, md5))
+                break
+            except (requests.RequestException, ValueError):  # ValueError: another checksum
+                if tried == _RETRIES:
+                    raise
+                time.sleep(tried + 1)
+    except (OSError, ValueError, OverflowError) as error:
+        if isinstance(error, requests.RequestException | TimeoutError):
             remedy = "Check the connection and try again"
-        elif isinstance(error, ValueError):
-            remedy = "What came is another file, a network's login page say: try again"
-        else:
+        elif isinstance(error, OSError):
             remedy = f"See that {path.parent} can be written and has room, name another folder"
+        else:
+            remedy = "What came is another file, a network's login page say: try again"
         raise OSError(
             f"{file}: wanted the file with MD5 {md5} from {url}, got {type(error).__name__}: "
             f"{error}\n{remedy}, or get the file in another way and save it as {path}"
         ) from error
-    finally:
-        log.setLevel(level)
     return path
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def _lock(stream: BinaryIO, *, wait: bool) -> None:
+    if fcntl:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _remove_dead_drafts(path: Path, mine: Path | None = None) -> None:
+    """Remove what killed writers of a file left: a draft that nobody has locked."""
+    for draft in {*path.parent.glob(f"{glob.escape(path.name)}.????????.draft")} - {mine}:
+        with suppress(OSError):  # its writer lives, or is ready by now
+            if fcntl:
+                with draft.open("rb") as stream:
+                    _lock(stream, wait=False)
+                    draft.unlink()
+            elif time.time() - draft.stat().st_mtime > 60:  # closed, it may be about to be renamed
+                draft.unlink()  # which Windows refuses while it is open
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file by way of a draft: under its name it is complete, or as it was before.
+
+    Several may write at once, and the last one wins. A writer that is killed leaves its draft,
+    which the next one removes.
 
     Raises
     ------
@@ -88,15 +161,25 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         What the system says: no such folder, no permission, no room. Other errors are those of
         ``write``.
     """
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.draft")  # others may write, too
+    handled = sys.exception()
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.draft")
     try:
-        with draft.open("xb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut could leave the new name on an empty file
-        draft.replace(path)
+        while True:
+            with draft.open("xb") as stream:
+                with suppress(OSError):  # a file system without locks, where no draft is removed
+                    _lock(stream, wait=True)
+                if not draft.exists():
+                    continue  # taken for a dead one's in the moment before it was locked
+                _remove_dead_drafts(path, mine=draft)
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # or a power cut could leave the name on an empty file
+                if not fcntl:  # Windows renames no open file
+                    stream.close()
+                draft.replace(path)
+                return
     except RuntimeError as error:  # torch.save hides behind one what the system says
-        if isinstance(error.__context__, OSError):
+        if isinstance(error.__context__, OSError) and error.__context__ is not handled:
             raise error.__context__ from None
         raise
     finally:

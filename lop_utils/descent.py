@@ -2,7 +2,8 @@ r"""Training as a stream: one trainer for every loss and every update rule.
 
 `train` yields iterates that a caller can stop, zip or measure; `record` measures them as they
 pass, and with a file keeps a run from which it can go on. Layers ``Ws`` may have a leading axis of
-runs, ``(..., d_l, d_{l-1})``: many runs then share each call, and none sees the others.
+runs, ``(..., d_l, d_{l-1})``: many runs then share each call, and none sees the others. Below
+512 x 512 numbers `train` computes on one thread; while the caller has an iterate, as before.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, _files, rules
+from lop_utils import _checks, _files, _threads, rules
 from lop_utils.losses import Loss
 
 __all__ = ["Iterate", "record", "resume", "train"]
@@ -118,6 +119,7 @@ def train(
     return _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory)
 
 
+@_threads.for_run
 def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iterate]:
     generator = getattr(loss, "generator", None)
     if "generator" in memory:  # only now: until the first iterate is asked for nothing happens
@@ -206,9 +208,7 @@ def _joined(before: dict[str, Tensor], names: list[str], rows: list) -> dict[str
     if not rows:
         return before
     new = dict(zip(["t", *names], map(torch.stack, zip(*rows, strict=True)), strict=True))
-    return {
-        name: torch.cat([before[name].to(A.device), A]) if before else A for name, A in new.items()
-    }
+    return {n: torch.cat([before[n].to(A.device), A]) if before else A for n, A in new.items()}
 
 
 def _goes_on(iterates: Iterable[Iterate], content: dict[str, Any], file, **kept) -> Iterator:

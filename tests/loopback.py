@@ -25,19 +25,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.mode = "good"
         if "404" in mode or body is None:
             return self.send_error(404)
+        if mode == "drip in the head":
+            return self.drip(b"HTTP/1.0 200 OK\r\nX: ")
         if mode == "page":  # a network that answers for everyone, until one has logged in
             body = b"<html>Please log in</html>"
         self.send_response(200)
-        if mode != "cut, length unsaid":
+        if mode not in ("cut, length unsaid", "endless"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if mode == "drip":
+            return self.drip(body)
         if mode in ("truncated", "cut, length unsaid", "stalled"):
             body = body[: len(body) // 2]
         self.wfile.write(body)
         self.wfile.flush()
+        for _ in range(200 if mode == "endless" else 0):  # or until the other side has enough
+            self.wfile.write(body)
         if mode == "stalled":
             server.stop_waiting.wait(10)
         return None
+
+    def drip(self, start):
+        """Send a byte now and then, so that no wait for the next one is long."""
+        self.wfile.write(start[:100])
+        for _ in range(200):
+            if self.server.stop_waiting.wait(0.05):
+                break
+            self.wfile.write(b"x")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -58,6 +72,8 @@ def serving(monkeypatch):
     monkeypatch.delenv("LOP_DATA_DIR", raising=False)
     monkeypatch.setattr(_files, "_TIMEOUT", (5.0, 0.3))
     monkeypatch.setattr(_files, "_RETRIES", 0)
+    monkeypatch.setattr(_files, "_WINDOW", 1.0)
+    monkeypatch.setattr(_files, "_MOST", 1 << 20)
     with Server(("127.0.0.1", 0), Handler) as server:
         server.mode, server.files, server.requests = "good", {}, []
         server.stop_waiting = threading.Event()

@@ -71,6 +71,8 @@ def common(monkeypatch):
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
         ("grading.py", "submissions in"),
+        ("kills.py", "steps lost"),
+        ("threads.py", "one thread s"),
         pytest.param("frames.py", "above 4 ms", marks=needs_chromium),
     ],
 )

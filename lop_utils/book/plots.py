@@ -19,7 +19,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 from lop_utils import _checks
-from lop_utils.book import _svg
+from lop_utils.book import _svg, scale
 
 __all__ = [
     "FALLS",
@@ -56,13 +56,17 @@ _STYLE = {
 
 
 def use_style() -> None:
-    """Draw in the style of the book from here on, and as SVG in a notebook.
+    """Draw in the style of the book from here on, as SVG in a notebook; compute on one thread.
+
+    Where a chapter computes, a second thread gains little and on busy cores costs minutes. At the
+    papers' scale the setting stays, and ``torch.set_num_threads`` takes it back.
 
     Examples
     --------
     >>> use_style()
     """
     mpl.rcParams.update(_STYLE)
+    torch.set_num_threads(scale.pick(book=1, paper=torch.get_num_threads()))
     if shell := get_ipython():
         set_matplotlib_formats("svg")
         shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, compact_svg)

@@ -58,9 +58,9 @@ FAULTS = [
     ("book/_figures/cost.js", "memory: (3 * L + 2) * d * d * size", "memory: (2 * L + 2) * d * d * size", f"{LIVE}_cost.py"),
     ("book/_figures/features.js", "network.compression(l) / scatter", "network.compression(l)", f"{LIVE}_features.py"),
     # The grader
-    ("tools/grade.py", "if not stat.S_ISREG(path.lstat().st_mode):", "if False:", "tests/grader/test_grade.py tests/grader/test_hostile.py"),
-    ("tools/grade.py", "if not 0 <= got <= possible[name]:", "if False:", "tests/grader/test_grade.py"),
-    ("tools/grade.py", 'startswith(("=", "+", "-", "@", "\\t", "\\r"))', 'startswith("never")', "tests/grader/test_grade.py"),
+    ("tools/grading/handed_in.py", "if not stat.S_ISREG(os.fstat(number).st_mode):", "if False:", "tests/grader/test_grade.py"),
+    ("tools/grading/judge.py", "if test.hidden:  # what a hidden", "if False:  # what a hidden", "tests/grader/test_judge.py"),
+    ("tools/grading/report.py", 'startswith(("=", "+", "-", "@"))', 'startswith("never")', "tests/grader/test_grade.py"),
     ("tools/grading/worker.py", 'if memory > job["memory"]:', "if False:", "tests/grader/test_walls.py"),
     ("tools/grading/judge.py", "if best[name].points <= new.points:", "if True:", "tests/grader/test_judge.py"),
 ]  # fmt: skip

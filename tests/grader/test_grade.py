@@ -109,7 +109,7 @@ def test_what_is_no_file_is_not_read_and_has_its_row(folder, name, write, troubl
 
 
 NAMES = {
-    b"caf\xe9.ipynb": "caf?",
+    b"Andr\xe9.ipynb": "Andr?",
     b"two\nlines.ipynb": "two lines",
     b"\x1b[31mred.ipynb": "?[31mred",
     b"long" * 60 + b".ipynb": ("long" * 60)[:99] + "…",

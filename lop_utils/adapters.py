@@ -72,7 +72,8 @@ class _Factors(nn.Module):
 
     def _through(self, x: Tensor) -> Tensor:
         z = F.linear(x, self.factors[0]) * self.scale  # where it is narrow
-        for W in self.factors[1:]:
+        # A slice of a ParameterList makes new parameters, and functional_call would lose gradients.
+        for W in list(self.factors)[1:]:
             z = z * W if W.ndim == 1 else F.linear(z, W)
         return z
 

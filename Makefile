@@ -175,7 +175,7 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) $(PINS) -e '.[book,test,course]'
+	@$(PIP) $(PINS) -e '.[book,test,course,peft]'
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

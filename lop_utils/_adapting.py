@@ -52,15 +52,17 @@ class Factors(nn.Module):
 
     def __init__(self, linear: nn.Linear, factors: Sequence[Tensor], scale: float) -> None:
         super().__init__()
-        weight, factors = checked_linear(linear).weight, list(factors)
-        matrices = [torch.diag(W) if getattr(W, "ndim", 2) == 1 else W for W in factors]
-        matrices = _checks.layers("factors", matrices)
+        weight = checked_linear(linear).weight
+        factors = [_checks.tensor(f"factors[{i}]", W) for i, W in enumerate(factors)]
+        matrices = [torch.diag(W) if W.ndim == 1 else W for W in factors]
+        _checks.layers("factors", matrices)
         _checks.same_kind("factors", matrices[0], "linear", weight)
         shape = (len(matrices[-1]), matrices[0].shape[1])
         if shape != weight.shape:
             raise ValueError(f"factors: wanted a product {tuple(weight.shape)}, got {shape}")
         self.factors = nn.ParameterList(W.detach().clone() for W in factors)
         self.scale = _checks.positive("scale", scale)
+        _checks.held("factors", self.delta(), "factors with a product")
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
     @property

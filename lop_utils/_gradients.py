@@ -57,8 +57,8 @@ def directions(
     linear: nn.Linear, G: Tensor, k: int, at_least: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first k singular triplets of -G, of which so many must be there."""
-    U, s, Vh = torch.linalg.svd(_descent(linear, G), full_matrices=False)
-    rank = int((s > max(G.shape) * torch.finfo(s.dtype).eps * s[0]).sum())
+    U, s, Vh = torch.linalg.svd(descent := _descent(linear, G), full_matrices=False)
+    rank = int((s > max(descent.shape) * torch.finfo(s.dtype).eps * s[0]).sum())
     if rank < at_least:
         raise ValueError(f"G: wanted a rank of at least {at_least}, got {rank}")
     return U[:, :k], s[:k], Vh[:k]
@@ -70,6 +70,7 @@ def compressed_factors(
     """Return V^T, L inner layers and U of a wide deep update with target -G."""
     Phi, generator = _descent(linear, G), _checks.seeded(generator)
     L, k = _checks.count("L", L, at_least=1), _checks.count("k", k, at_least=2)
+    eps = _checks.positive("eps", eps)
     side, half, tall = min(Phi.shape), k // 2, len(Phi) > Phi.shape[1]
     if k % 2 or k >= side:
         raise ValueError(f"k: wanted an even number below {side}, got {k}")

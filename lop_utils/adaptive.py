@@ -7,6 +7,7 @@ a `torch.Generator` or a seed. ``model`` has adapters, put into it by `adapters.
 says what ``names`` are.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -102,8 +103,8 @@ def lora_ga(linear: nn.Linear, G: Tensor, r: int, scale: float, size: float) -> 
     both = _adapting.narrow("2 r", 2 * r, linear)
     U, _, Vh = _gradients.directions(linear, G, both, at_least=both)
     start = Adapter(linear, [size * Vh[:r], size * U[:, r:]], scale)
-    base = nn.Linear(start.in_features, start.out_features, device="meta")
-    base.weight, base.bias = nn.Parameter(linear.weight - start.delta()), linear.bias
+    base = copy.deepcopy(linear)
+    base.weight = nn.Parameter((linear.weight - start.delta()).detach())
     return Adapter(base, start.factors, scale)
 
 

@@ -135,6 +135,8 @@ class DeepLoraLinear(nn.Module, BaseTunerLayer):
 
     def _add(self, delta: Tensor, safe: bool) -> None:
         weight = self.get_base_layer().weight
+        if not weight.is_floating_point():
+            raise TypeError(f"merge: wanted a floating dtype, got {weight.dtype}: it is quantised")
         merged = weight.data + delta.detach()  # in the wider dtype of the two
         if safe and not torch.isfinite(merged).all():
             raise ValueError("merge: wanted finite weights, got NaN or infinity")
@@ -205,9 +207,9 @@ def near(model: nn.Module, config: PeftConfig) -> str:
     close = set()
     for name in [asked] if isinstance(asked, str) else asked:
         close.update(difflib.get_close_matches(name.rpartition(".")[2], ends, 3, 0.5))
-    return (
-        f"Linear layers of this model are called {', '.join(sorted(close) or ends) or 'nothing'}."
-    )
+    if not ends:
+        return "This model has no Linear layer."
+    return f"Linear layers of this model are called {', '.join(sorted(close) or ends)}."
 
 
 def register(config: type) -> None:

@@ -212,6 +212,14 @@ def wrap(model=None, **more):
     return peft.get_peft_model(model, config)
 
 
+def quantised():
+    model, config, _ = small()
+    model = peft.get_peft_model(model, config)
+    (layer,) = layers(model).values()
+    layer.base_layer.weight.data = layer.base_layer.weight.data.to(torch.int8)
+    return model
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -249,6 +257,12 @@ def wrap(model=None, **more):
             ValueError,
             "model: wanted one with a Deep LoRA that is trained, got none in it",
         ),
+        (
+            lambda: wrap(nn.Sequential(nn.Conv1d(2, 2, 1)), target_modules=["1"]),
+            ValueError,
+            "This model has no Linear layer.",
+        ),
+        (lambda: quantised().merge_adapter(), TypeError, "merge: wanted a floating dtype, got"),
         (lambda: prepare(nn.Linear(2, 2), None, None), TypeError, "config: "),
     ],
 )

@@ -11,7 +11,8 @@ Importing this module registers the tuner, and needs the extra: ``pip install 'l
 >>> model = peft.get_peft_model(model, config)
 >>> optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3))
 
-What is saved loads without this preparation, where this module is imported. ``peft.tuners.lora.conversion.save_as_lora`` writes
+What is saved loads without this preparation, where this module is imported.
+``peft.tuners.lora.conversion.save_as_lora`` writes
 the same update as an ordinary LoRA of rank ``r``, which any server loads.
 """
 

@@ -86,7 +86,7 @@ def lora_ga(linear: nn.Linear, G: Tensor, r: int, scale: float, size: float) -> 
     Parameters
     ----------
     linear, G, r, scale, size
-        Singular values of both factors, :math:`d_{out}^{1/4}\gamma^{-1/2}` in theirs.
+        Singular values of both factors, :math:`d_{out}^{1/4}\gamma^{-1/2}` of its authors.
 
     References
     ----------

@@ -272,7 +272,7 @@ def test_messages(call, error, message):
 
 
 def test_a_name_that_matches_nothing_is_answered_with_near_ones(task):
-    near = {"qery": "query", "o_proy": "o_proj"}
+    near = {"quer": "query", "o_pro": "o_proj"}
     config = DeepLoraConfig(target_modules=list(near))
     had = {name.rpartition(".")[2] for name, _ in task.model().named_modules()}
     wanted = "Linear layers of this model are called .*" + next(

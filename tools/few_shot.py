@@ -344,7 +344,10 @@ def study(tail: Tail, data: Cached, score, plan: Plan, file: Path) -> dict[str, 
     for n in plan.samples:
         for arm in ARMS:
             tried = [row("tune", arm, n, plan.tuned_at, eta) for eta in plan.etas]
-            best[arm, n] = max(tried, key=lambda each: sum(each["scores"]))["eta"]
+            # At the lower end of the grid nothing moves; at the upper one it may go on.
+            while (chosen := max(tried, key=lambda each: sum(each["scores"]))) is tried[-1]:
+                tried.append(row("tune", arm, n, plan.tuned_at, round(3 * chosen["eta"], 6)))
+            best[arm, n] = chosen["eta"]
             result["tuning"] += tried
             scores("test", arm, n, plan.tuned_at, best[arm, n])  # the ranks in between come last
     for n in plan.samples:

@@ -221,9 +221,9 @@ def test_importance_against_a_slow_loop():
         assert pair == pytest.approx(slow, rel=1e-12)
 
 
-def test_allocation_against_a_slow_loop():
+@pytest.mark.parametrize("size", [0.2, 1.0])  # each part of a score decides in one of them
+def test_allocation_against_a_slow_loop(size):
     model, found = adalora()
-    # E is of the size by which means differ, so that each part of a score decides somewhere.
     sizes = {name: [W.shape for W in layer.factors] for name, layer in found.items()}
     worth = [
         {
@@ -233,7 +233,7 @@ def test_allocation_against_a_slow_loop():
         for seed in (1, 10)
     ]
     for each in worth[0].values():
-        each[1] *= 0.2
+        each[1] *= size
     scores = {}
     for name, ((_, d_in), _, (d_out, _)) in sizes.items():
         value = lambda j, *at: worth[0][name][j][at].item() * worth[1][name][j][at].item()  # noqa: B023, E731

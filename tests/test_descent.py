@@ -14,9 +14,8 @@ import torch
 from tqdm import tqdm
 
 from lop_utils import _files, descent, rules
-from lop_utils.losses import least_squares, network, squared_error
+from lop_utils.losses import Minibatches, least_squares, network, squared_error
 from lop_utils.networks import stack
-from lop_utils.stochastic import Minibatches
 
 F64 = {"dtype": torch.float64}
 DIMS, STEPS = (4, 5, 3), 12

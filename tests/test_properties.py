@@ -29,14 +29,13 @@ from lop_utils import (
     recursions,
     rules,
     spectra,
-    stochastic,
 )
 from lop_utils.book import claims, cost, live, plots, ratings, scale, sharded
 from lop_utils.observed import ObservedEntries
 
 MODULES = (
     "compression descent features init law losses networks readouts recursions rules spectra "
-    "stochastic book.claims book.cost book.live book.plots book.ratings book.scale book.sharded"
+    "book.claims book.cost book.live book.plots book.ratings book.scale book.sharded"
 ).split()
 
 
@@ -347,10 +346,10 @@ ROWS = {
     "recursions.rho_flow": Row(  # of no time no value, and rightly so
         lambda d: {"eps": 0.5, "tau": d.s, "lam": 0.1, "L": 3}, recursions.rho_flow, "tau: empty"
     ),
-    "stochastic.Minibatches": Row(
+    "losses.Minibatches": Row(
         lambda d: d("Ws X Y", batch=3, generator=5),
         lambda Ws, X, Y, **how: tuple(
-            stochastic.Minibatches(losses.least_squares, X, Y, **how)(Ws)
+            losses.Minibatches(losses.least_squares, X, Y, **how)(Ws)
         ),
         f"{SEED}|{UNCHECKED['but']}",
         options=UNCHECKED["options"],

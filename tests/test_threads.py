@@ -5,9 +5,8 @@ import torch
 
 from lop_utils import _completing, _threads, completion, descent
 from lop_utils.book import plots
-from lop_utils.losses import least_squares, squared_error
+from lop_utils.losses import Minibatches, least_squares, squared_error
 from lop_utils.observed import ObservedEntries
-from lop_utils.stochastic import Minibatches
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ CONCERNS = [
     (r"tests/book/find_rules\.py", "tests/book/test_finding_bites.py tests/book/test_finding.py"),
     (r"tests/book/(browser|access|figure_page)\.py", "tests/book/test_browser.py"),
     (r"lop_utils/_completing\.py", "tests/test_completion.py"),
+    (r"lop_utils/_(adapting|gradients)\.py", "tests/test_adapters.py tests/test_adaptive.py"),
     (r"(Makefile|\.ci/.*|\.github/.*)", "tests/test_workflows.py tests/test_repository.py"),
     (r"(pyproject.toml|constraints.txt|environment.yml)", "tests/test_environment.py"),
     (r"lop_utils/.*\.py", "tests/test_architecture.py"),

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lop_utils.losses import ValueAndGradients, least_squares, network
+from lop_utils.losses import Minibatches, ValueAndGradients, least_squares, network
 from lop_utils.networks import stack
-from lop_utils.stochastic import Minibatches
 
 F64 = {"dtype": torch.float64}
 DX, DY, N = 5, 3, 7

@@ -140,7 +140,7 @@ class Result(NamedTuple):
 def few_shot(
     task: Task, arm: Arm, etas: Sequence[float], *, n: int, seeds: int, steps: int, head: float
 ) -> Result:
-    r"""Adapt the model to n images from every seed at every step size, all side by side.
+    r"""Return what an arm comes to from every seed at every step size, all side by side.
 
     First a head is fitted to the features, then head and factors move together on all n images
     for ``steps`` steps; all step sizes fall linearly to zero.
@@ -210,6 +210,11 @@ def few_shot(
 
 def best(result: Result) -> int:
     """Return the place of the step size whose mean accuracy on the choosing images is largest.
+
+    Parameters
+    ----------
+    result
+        From `few_shot`.
 
     Examples
     --------

@@ -125,8 +125,8 @@ def pretrained(X: Tensor, y: Tensor, *, epochs: int, seed: int, eta: float = 2e-
     >>> pretrained(X, y, epochs=1, seed=0)(X).shape
     torch.Size([8, 2])
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # torch's modules draw from its own generator alone
+        torch.default_generator.manual_seed(seed)
         model = Transformer(*X.shape[1:], int(y.max()) + 1)
         batches = [part for _ in range(epochs) for part in torch.randperm(len(X)).split(64)]
     optimiser = torch.optim.AdamW(model.parameters(), lr=eta)
@@ -161,6 +161,11 @@ class Task(NamedTuple):
 
 def sample(task: Task, n: int, seed: int) -> Tensor:
     """Return the places of n images to learn from, of each class as many.
+
+    Parameters
+    ----------
+    task, n, seed
+        Task; how many in all; draws them.
 
     Examples
     --------

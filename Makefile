@@ -125,9 +125,11 @@ bench: $(RIVALS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/threads.py
+	$(BIN)/python benchmarks/adapters.py
 	$(ONE) GLOO_SOCKET_IFNAME=lo $(BIN)/python $(TWO) benchmarks/rows.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then set -x; \
-	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py; \
+	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py && \
+	  $(BIN)/python benchmarks/adapters.py --device cuda; \
 	else echo "No GPU: what needs one was not run."; fi
 
 .PHONY: derived

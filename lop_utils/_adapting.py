@@ -1,7 +1,7 @@
 """What adapters are made of, and where in a model they stand."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -53,6 +53,7 @@ class Factors(nn.Module):
     def __init__(self, linear: nn.Linear, factors: Sequence[Tensor], scale: float) -> None:
         super().__init__()
         weight = checked_linear(linear).weight
+        factors = _checks.instance("factors", factors, Iterable)
         factors = [_checks.tensor(f"factors[{i}]", W) for i, W in enumerate(factors)]
         matrices = [torch.diag(W) if W.ndim == 1 else W for W in factors]
         _checks.layers("factors", matrices)
@@ -144,7 +145,7 @@ def matched(model: nn.Module, names: str | Sequence[str]) -> dict[str, nn.Linear
         for name, module in model.named_modules(remove_duplicate=False)
         if name and isinstance(module, nn.Linear) and not name.startswith(inside)
     }
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else list(_checks.instance("names", names, Iterable))
     if not names:
         raise ValueError("names: wanted at least one name of a layer, got none")
     chosen: set[str] = set()
@@ -174,6 +175,7 @@ def built(
     generator: torch.Generator | None,
 ) -> dict[nn.Linear, Factors]:
     """Return the adapter of every layer; the model is as it was if one cannot be made."""
+    _checks.instance("make", make, Callable)
     flags = [(p, p.requires_grad) for p in model.parameters()]
     more = {} if generator is None else {"generator": generator}
     made: dict[nn.Linear, Factors] = {}

@@ -22,16 +22,17 @@ __all__ = [
 
 
 def weight_gradients(
-    layers: Mapping[str, nn.Linear], loss: Callable[[], Tensor]
+    model: nn.Module, layers: Mapping[str, nn.Linear], loss: Callable[[nn.Module], Tensor]
 ) -> dict[str, Tensor]:
     """Return the gradient in every layer's weight, with no trace left."""
+    _checks.instance("loss", loss, Callable)
     weights = {name: checked_linear(layer).weight for name, layer in layers.items()}
     flags = [(W, W.requires_grad) for W in weights.values()]
     try:
         for W, _ in flags:
             W.requires_grad_(True)
         with torch.inference_mode(False), torch.enable_grad():
-            value = loss()
+            value = loss(model)
             if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
                 raise ValueError("loss: wanted one number with a graph back to the model's layers")
             Gs = torch.autograd.grad(value.sum(), list(weights.values()), allow_unused=True)

@@ -51,7 +51,7 @@ def first_gradients(
     >>> first_gradients(model, "0", lambda model: model(torch.tensor([[3.0, 4.0]])).sum())
     {'0': tensor([[3., 4.]])}
     """
-    return _gradients.weight_gradients(_adapting.matched(model, names), lambda: loss(model))
+    return _gradients.weight_gradients(model, _adapting.matched(model, names), loss)
 
 
 def lora_one(linear: nn.Linear, G: Tensor, r: int, scale: float, eta: float) -> Adapter:
@@ -86,7 +86,7 @@ def lora_ga(linear: nn.Linear, G: Tensor, r: int, scale: float, size: float) -> 
     Parameters
     ----------
     linear, G, r, scale, size
-        Singular values of both factors, :math:`d_{out}^{1/4}\gamma^{-1/2}` in the paper.
+        Singular values of both factors, :math:`d_{out}^{1/4}\gamma^{-1/2}` of its authors.
 
     References
     ----------

@@ -251,6 +251,13 @@ ENCODER, PLAIN = adapted("lora")[0], encoder()
             "names: wanted ends of names of Linear layers, got 'a'; ",
         ),
         (told(3, "a"), TypeError, "model: wanted Module, got int"),
+        (told(PLAIN, None), TypeError, "names: wanted Iterable, got NoneType"),
+        (told(PLAIN, "linear1", 3), TypeError, "make: wanted Callable, got int"),
+        (
+            lambda: adaptive.first_gradients(PLAIN, "linear1", 3),
+            TypeError,
+            "loss: wanted Callable, got int",
+        ),
         (
             told(PLAIN, "linear1", gradients={}),
             ValueError,

@@ -136,27 +136,48 @@ def test_gradient_descent_follows_the_theorem(lam):
     torch.testing.assert_close(U.detach() @ V.detach(), small.U @ small.V.T, rtol=0, atol=1e-13)
 
 
-CALLS = {
-    "lora_one": lambda G, **how: adaptive.lora_one(linear(), G, **how).delta(),
-    "lora_ga": lambda G, **how: adaptive.lora_ga(linear(), G, **how).delta(),
-    "compressed": lambda G, **how: adaptive.deep_lora_compressed(linear(), G, **how).delta(),
-    "aligned": lambda G, **how: adaptive.deep_lora_aligned(linear(), G, **how).delta(),
+def budgeted(**how):
+    return adaptive.budget(**how)
+
+
+def groups(eta, ratios):
+    model, _ = adalora()
+    return [group["lr"] for group in adapters.parameter_groups(model, eta, ratios)]
+
+
+STARTS = {
+    adaptive.lora_one: dict(r=2, scale=2.0, eta=0.1),
+    adaptive.lora_ga: dict(r=2, scale=2.0, size=0.5),
+    adaptive.deep_lora_compressed: dict(k=2, eps=0.3, L=2, generator=1),
+    adaptive.deep_lora_aligned: dict(k=2, eps=0.3, L=2),
 }
-HOW = {
-    "lora_one": dict(r=2, scale=2.0, eta=0.1),
-    "lora_ga": dict(r=2, scale=2.0, size=0.5),
-    "compressed": dict(k=2, eps=0.3, L=2, generator=1),
-    "aligned": dict(k=2, eps=0.3, L=2),
+MAKES = {
+    adapters.lora: dict(r=2, scale=2.0, generator=1),
+    adapters.deep_lora: dict(width=2, eps=0.3, L=3, generator=1),
+    adapters.low_rank: dict(r=2, generator=1),
+    adapters.low_rank_spectral: dict(r=2),
+    adaptive.AdaLoRA: dict(r=2, scale=2.0, generator=1),
+    adapters.Adapter: dict(factors=[randn(2, 9), randn(6, 2)], scale=2.0),
+    adapters.LowRank: dict(factors=[randn(2, 9), randn(6, 2)]),
+}
+ROWS = {make.__name__: (partial(make, linear()), how) for make, how in MAKES.items()}
+ROWS |= {
+    make.__name__: (partial(make, linear()), {"G": randn(6, 9, seed=2), **how})
+    for make, how in STARTS.items()
+}
+ROWS |= {
+    "budget": (budgeted, dict(step=4, start=8, target=2, warmup=1, final=2, steps=9)),
+    "parameter_groups": (groups, dict(eta=0.1, ratios=0.5)),
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_start_is_right_or_refused_by_name(name):
-    valid, wrong = {"G": randn(6, 9, seed=2), **HOW[name]}, {}
-    but = "generator: (minus|none)"
+@pytest.mark.parametrize("name", ROWS)
+def test_an_answer_is_right_or_refused_by_name(name):
+    (call, valid), wrong = ROWS[name], {}
+    but = "generator: (minus|none)|(eta|ratios): (large|tiny)|ratios: list"
     for what, (argument, spoiler) in cases(valid, but).items():
         try:
-            judge(CALLS[name], valid, argument, spoiler, also=("factors", "2 r", "Phi"))
+            judge(call, valid, argument, spoiler, also=("factors", "2 r", "Phi", "budget"))
         except Exception as error:
             wrong[what] = f"{type(error).__name__}: {error}"[:300]
     assert wrong == {}

@@ -73,6 +73,7 @@ def common(monkeypatch):
         ("grading.py", "submissions in"),
         ("kills.py", "steps lost"),
         ("threads.py", "one thread s"),
+        ("adapters.py", "peak MiB"),
         pytest.param("frames.py", "above 4 ms", marks=needs_chromium),
     ],
 )
@@ -100,6 +101,7 @@ def test_rows_run_in_two_processes():
 def test_without_a_gpu_what_needs_one_says_so():
     hidden = {"CUDA_VISIBLE_DEVICES": ""}
     assert "not run" in run("core.py", "--device", "cuda", **hidden)
+    assert "not run" in run("adapters.py", "--device", "cuda", **hidden)
     assert "not run" in run("bandwidth.py", **hidden)
 
 

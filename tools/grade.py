@@ -154,15 +154,21 @@ def serve(line, name, root, limits):
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (JUDGE, JUDGE))
     try:
-        known = grader(name, root)
-        with Host(limits) as host:
-            line.send(protection(host.nested))
-            while True:
-                line.send(graded(line.recv(), known, host))
-    except EOFError:
-        return
+        known, host = grader(name, root), Host(limits)
+        host.start()
     except Exception as error:
-        line.send(OSError(f"{type(error).__name__}: {error}"))
+        return line.send(OSError(f"{type(error).__name__}: {error}"))
+    with host, suppress(EOFError):
+        line.send(protection(host.nested))
+        while True:
+            submission = line.recv()
+            try:
+                row = graded(submission, known, host)
+            except OSError:  # the host has died, of the one before perhaps
+                host.stop()
+                host.start()
+                row = graded(submission, known, host)
+            line.send(row)
 
 
 def grade_folder(known, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import grade
 import nbformat
+import psutil
 import pytest
 from adding import ADD, HONEST, Q1, Q2, SETUP, TOTAL, notebook
 from fuzz import write_class
@@ -109,7 +110,7 @@ def test_what_is_no_file_is_not_read_and_has_its_row(folder, name, write, troubl
 
 
 NAMES = {
-    b"caf\xe9.ipynb": "caf?",
+    b"Andr\xe9.ipynb": "Andr?",
     b"two\nlines.ipynb": "two lines",
     b"\x1b[31mred.ipynb": "?[31mred",
     b"long" * 60 + b".ipynb": ("long" * 60)[:99] + "…",
@@ -357,6 +358,9 @@ def test_a_test_without_end_costs_that_student_alone(known, tmp_path, monkeypatc
         monkeypatch.setattr(slot, "limits", SimpleNamespace(total=-59.0))
         assert slot.grade(honest).graded.status == "time"
         monkeypatch.undo()
+        assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
+        for host in psutil.Process(slot.process.pid).children():
+            host.kill()
         assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
         os.kill(slot.process.pid, signal.SIGKILL)
         assert slot.grade(honest).graded.status == "doubtful"

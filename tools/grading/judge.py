@@ -269,6 +269,9 @@ def grade(content, zipped, assignment, known, host):
             ended()
             return found._replace(status="time")
         except Closed:
-            return found._replace(status=ended())
+            status = ended()
+            if status == "ended" and host.has_died():
+                raise OSError("the host has died") from None
+            return found._replace(status=status)
         except Exception as error:  # whatever a notebook says that makes no sense
             return found._replace(status="doubtful", trouble=f"{type(error).__name__}: {error}")

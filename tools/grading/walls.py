@@ -192,7 +192,8 @@ class Host:
         self.limits, self.process, self.folder = limits, None, None
 
     def __enter__(self):
-        self.start()
+        if self.process is None:
+            self.start()
         return self
 
     def __exit__(self, *_):
@@ -240,6 +241,13 @@ class Host:
         if not self.walled:
             for each in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
                 subprocess.run([*each, self.folder], check=False, stderr=subprocess.DEVNULL)
+
+    def has_died(self):
+        """Say whether it is gone."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.2)
+            return True
+        return False
 
     @contextmanager
     def job(self, questions, manual):

@@ -113,7 +113,7 @@ def main():
     options = arguments(__doc__.splitlines()[0], **more)
     if options.device == "cuda" and not torch.cuda.is_available():
         return print("not run: this machine has no CUDA device")
-    d, blocks, batch, length = (32, 1, 2, 8) if options.quick else (384, 4, 16, 64)
+    d, blocks, batch, length = (32, 1, 2, 8) if options.quick else (256, 2, 8, 64)
     x = torch.randn(batch, length, d, generator=torch.Generator().manual_seed(0))
     x = x.to(options.device)
     contenders = {name: model.to(options.device) for name, model in models(d, blocks, x).items()}

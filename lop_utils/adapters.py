@@ -81,7 +81,9 @@ class Adapter(_adapting.Factors):
 
 
 class LowRank(_adapting.Factors):
-    r"""A layer whose weight is a product of trained matrices from the start, ``W = W_L ... W_1``.
+    """A layer that has a product of trained matrices for a weight from the start.
+
+    After `adapt` the rest of the model is frozen; ``model.requires_grad_(True)`` trains it all.
 
     Parameters
     ----------
@@ -108,9 +110,8 @@ class LowRank(_adapting.Factors):
 
     def merge(self) -> nn.Linear:
         """Return a Linear layer that computes the same, and is trained on."""
-        merged = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        merged.weight = nn.Parameter(self.weight.detach())
-        merged.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())
+        merged = nn.Linear(self.in_features, self.out_features, device="meta")
+        merged.weight, merged.bias = nn.Parameter(self.weight.detach()), copy.deepcopy(self.bias)
         return merged
 
 
@@ -200,7 +201,7 @@ def parameter_groups(
         Step size, also of all else that is trained.
     ratios : float or sequence of float
         What multiplies it, factor by factor: ``[1, 16]`` is LoRA+, ``[gamma, 1, 1, 1, gamma]`` the
-        discrepant rates of Deep LoRA. _adapting.Factors of ratio 0 are left out, and do not move.
+        discrepant rates of Deep LoRA. Factors of ratio 0 are left out, and do not move.
 
     References
     ----------
@@ -238,7 +239,7 @@ def deep_lora(
     r"""Return a deep update, :math:`W_0 + W_L \cdots W_1`, orthogonal up to ``eps`` at its start.
 
     With the smaller side of the layer as ``width`` it is the full-width Deep LoRA, with fewer the
-    _adapting.narrow random one; what it computes at first is of size eps^L, not zero.
+    narrow random one; what it computes at first is of size eps^L, not zero.
 
     References
     ----------
@@ -250,9 +251,8 @@ def deep_lora(
     18
     """
     L, width = _checks.count("L", L, at_least=2), _adapting.narrow("width", width, linear)
-    weight = linear.weight
-    dims = (weight.shape[1], *[width] * (L - 1), weight.shape[0])
-    kind = dict(generator=generator, dtype=weight.dtype, device=weight.device)
+    dims = (linear.in_features, *[width] * (L - 1), linear.out_features)
+    kind = dict(generator=generator, dtype=linear.weight.dtype, device=linear.weight.device)
     return Adapter(linear, init.orthogonal(dims, eps, **kind))
 
 

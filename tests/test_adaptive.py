@@ -9,6 +9,7 @@ from spoilers import cases, judge
 from torch import nn
 
 from lop_utils import adapters, adaptive, compression, init, recursions
+from lop_utils._gradients import Importance
 from lop_utils.compression import low_rank_approximation
 
 F64 = {"dtype": torch.float64}
@@ -185,11 +186,9 @@ def test_an_answer_is_right_or_refused_by_name(name):
 
 # --- AdaLoRA
 
-SHAPES = {"0": (5, 4), "2": (6, 5)}
-
 
 def adalora(r=3, seed=0):
-    model = nn.Sequential(nn.Linear(4, 5, **F64), nn.Tanh(), nn.Linear(5, 6, **F64))
+    model = nn.Sequential(nn.Linear(4, 30, **F64), nn.Tanh(), nn.Linear(30, 6, **F64))
     found = adapters.adapt(model, ["0", "2"], partial(adaptive.AdaLoRA, r=r, scale=2.0))
     for i, layer in enumerate(found.values()):
         for j, W in enumerate(layer.factors):
@@ -202,32 +201,48 @@ def stepped(model, step):
     model(randn(8, 4, seed=step)).square().sum().backward()
 
 
-def test_allocation_against_a_slow_loop():
+def test_importance_against_a_slow_loop():
     beta, worth, memory = 0.6, None, {}
     model, found = adalora()
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    for step in range(4):
+    for step in range(3):
         stepped(model, step)
         worth = adaptive.importance(model, worth, beta=beta)
         for name, layer in found.items():
             for j, W in enumerate(layer.factors):
-                for place in torch.cartesian_prod(*map(torch.arange, W.shape)).reshape(-1, W.ndim):
-                    at = tuple(place.tolist())
-                    now = abs(W[at].item() * W.grad[at].item())
+                for at, w in enumerate(W.flatten().tolist()):
+                    now = abs(w * W.grad.flatten()[at].item())
                     mean, spread = memory.get((name, j, at), (0.0, 0.0))
                     mean = beta * mean + (1 - beta) * now
                     memory[name, j, at] = mean, beta * spread + (1 - beta) * abs(now - mean)
         optimiser.step()
+    for (name, j, at), slow in memory.items():
+        pair = [each[name][j].flatten()[at].item() for each in worth]
+        assert pair == pytest.approx(slow, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0.2, 1.0])  # each part of a score decides in one of them
+def test_allocation_against_a_slow_loop(size):
+    model, found = adalora()
+    sizes = {name: [W.shape for W in layer.factors] for name, layer in found.items()}
+    worth = [
+        {
+            n: [randn(*s, seed=seed + i).abs() for i, s in enumerate(each)]
+            for n, each in sizes.items()
+        }
+        for seed in (1, 10)
+    ]
+    for each in worth[0].values():
+        each[1] *= size
     scores = {}
-    for name, layer in found.items():
-        A, _, B = layer.factors
-        product = lambda *key: memory[key][0] * memory[key][1]  # noqa: E731
+    for name, ((_, d_in), _, (d_out, _)) in sizes.items():
+        value = lambda j, *at: worth[0][name][j][at].item() * worth[1][name][j][at].item()  # noqa: B023, E731
         for i in range(3):
-            across = sum(product(name, 0, (i, j)) for j in range(A.shape[1])) / A.shape[1]
-            down = sum(product(name, 2, (j, i)) for j in range(len(B))) / len(B)
-            scores[name, i] = product(name, 1, (i,)) + across + down
-    best = sorted(scores, key=scores.get, reverse=True)
-    for keep in (0, 2, 5, 6, 9):
+            across = sum(value(0, i, j) for j in range(d_in)) / d_in
+            down = sum(value(2, j, i) for j in range(d_out)) / d_out
+            scores[name, i] = value(1, i) + across + down
+    best, worth = sorted(scores, key=scores.get, reverse=True), Importance(*worth)
+    for keep in range(8):
         masks = adaptive.allocate(worth, keep)
         kept = {(name, i) for name, mask in masks.items() for i in range(3) if mask[i]}
         assert kept == set(best[:keep])

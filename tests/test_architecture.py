@@ -18,7 +18,8 @@ LAYERS = [  # a module imports only from rows above its own
     "_adapting compression data descent factored images readouts",
     "_completing _gradients adapters",
     "adaptive completion",
-    "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded book._svg",
+    "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
+    "book._svg",
     "book.lora_study book.plots",
     "book.live",
 ]

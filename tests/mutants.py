@@ -23,7 +23,7 @@ FAULTS = [
     ("lop_utils/init.py", "torch.sign(R.diagonal())", "torch.ones_like(R.diagonal())", "tests/test_init.py"),
     ("lop_utils/networks.py", "* (2 / Z.shape[-2]) ** 0.5", "* (1 / Z.shape[-2]) ** 0.5", "tests/test_networks.py"),
     ("lop_utils/losses.py", "(W - Phi).mul_(mask)", "W - Phi", "tests/test_losses.py"),
-    ("lop_utils/losses.py", "weight = self.N / self.batch", "weight = 1.0", "tests/test_losses.py"),
+    ("lop_utils/losses.py", "weight = self.N / self.batch", "weight = 1.0", "tests/test_losses_minibatches.py"),
     ("lop_utils/rules.py", "beta * M + G", "beta * M + (1 - beta) * G", "tests/test_rules.py"),
     ("lop_utils/rules.py", "factor = shrink * factor", "factor = factor * 1", "tests/test_rules.py"),
     ("lop_utils/descent.py", "alpha=lam)", "alpha=2 * lam)", "tests/test_descent.py"),

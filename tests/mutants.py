@@ -59,10 +59,10 @@ FAULTS = [
     ("book/_figures/features.js", "network.compression(l) / scatter", "network.compression(l)", f"{LIVE}_features.py"),
     # The grader
     ("tools/grading/handed_in.py", "if not stat.S_ISREG(os.fstat(number).st_mode):", "if False:", "tests/grader/test_grade.py"),
-    ("tools/grading/judge.py", "if test.hidden:  # what a hidden", "if False:  # what a hidden", "tests/grader/test_judge.py"),
+    ("tools/grading/judge.py", "text, shown = \": \".join(error.args), error.args[0]", "text = shown = \": \".join(error.args)", "tests/grader/test_judge.py"),
     ("tools/grading/report.py", 'startswith(("=", "+", "-", "@"))', 'startswith("never")', "tests/grader/test_grade.py"),
-    ("tools/grading/worker.py", 'if memory > job["memory"]:', "if False:", "tests/grader/test_walls.py"),
-    ("tools/grading/judge.py", "if best[name].points <= new.points:", "if True:", "tests/grader/test_judge.py"),
+    ("tools/grading/worker.py", 'return "memory" if memory > most', 'return "memory" if False', "tests/grader/test_walls.py"),
+    ("tools/grading/wire.py", "== math.prod(shape) * width", "", "tests/grader/test_judge.py"),
 ]  # fmt: skip
 
 

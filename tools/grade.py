@@ -8,7 +8,8 @@ SUBMISSIONS  a folder of notebooks or zip files, one a student, or of folders, o
 --out        where the results go (build/grades/NAME); a folder that has some already is refused
 --roster     a text file with one student a line, as the submissions are named: who is missing?
 --jobs       submissions graded at once (one a processor)
---seconds    time for one cell, or one call of an answer (60); five times that for a submission
+--seconds    of the processor, for one cell or one call of an answer (60); three times that by the
+             clock, and ten times for a submission
 --memory     its memory in GiB (4)
 
 grades.csv     a line a student: status, points, each question; written questions are left empty
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "_ext"))
 from lop_course import Assignment, names, read  # noqa: E402
 
-JUDGE = 32 * 2**30  # bytes: what an answer makes the tests compute must not take the machine
+JUDGE = 8 * 2**30  # bytes: what an answer makes the tests compute must not take the machine
 
 
 class Grader(NamedTuple):
@@ -108,11 +109,11 @@ class Slot:
     def protection(self):
         """Wait until it is ready; return what protects it."""
         said = self.heard(120.0)
-        if isinstance(said, str):
-            self.ready = True
-            return said
-        self.stop()
-        raise said or OSError("the grader's own process does not start")
+        if not isinstance(said, str):
+            self.stop()
+            raise said or OSError("the grader's own process does not start")
+        self.ready = True
+        return said
 
     def heard(self, seconds):
         """Return what the process says, None where it says nothing."""
@@ -123,14 +124,17 @@ class Slot:
 
     def grade(self, submission):
         """Return the row of one submission, whatever it does to the process."""
-        if self.process is None:
-            self.start()
-        if not self.ready:
-            self.protection()
+        try:
+            if self.process is None:
+                self.start()
+            if not self.ready:
+                self.protection()
+        except OSError as error:
+            return pending(submission.student, self.known, "not graded", str(error))
         with suppress(OSError):
             self.line.send(submission)
         row = self.heard(self.limits.total + 60.0)
-        if row is None:
+        if not isinstance(row, report.Row):
             self.process.join(1.0)
             status = "time" if self.process.is_alive() else "doubtful"
             row = pending(submission.student, self.known, status, "it ended the tests themselves")
@@ -154,15 +158,21 @@ def serve(line, name, root, limits):
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (JUDGE, JUDGE))
     try:
-        known = grader(name, root)
-        with Host(limits) as host:
-            line.send(protection(host.nested))
-            while True:
-                line.send(graded(line.recv(), known, host))
-    except EOFError:
-        return
+        known, host = grader(name, root), Host(limits)
+        host.start()
     except Exception as error:
-        line.send(OSError(f"{type(error).__name__}: {error}"))
+        return line.send(OSError(f"{type(error).__name__}: {error}"))
+    with host, suppress(EOFError, BrokenPipeError):
+        line.send(protection(host.nested))
+        while True:
+            submission = line.recv()
+            try:
+                row = graded(submission, known, host)
+            except OSError:  # the host has died, of the one before perhaps
+                host.stop()
+                host.start()
+                row = graded(submission, known, host)
+            line.send(row)
 
 
 def grade_folder(known, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=print):
@@ -192,6 +202,7 @@ def grade_folder(known, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=p
             slot.start()
         show(slots[0].protection())
         check_reference(known, slots[0], show)
+        (out / "grades.csv").open("x").close()  # another grader may have begun meanwhile
         for slot in slots:
             free.put(slot)
         with ThreadPoolExecutor(len(slots)) as pool:
@@ -199,12 +210,15 @@ def grade_folder(known, folder, out, *, roster=(), jobs=1, limits=LIMITS, show=p
             try:
                 for number, done in enumerate(as_completed(at_work), start=1):
                     row = done.result()
-                    if roster and row.student not in roster:
-                        row = row._replace(look=[*row.look, "not on the list"])
-                    rows[row.student] = row
+                    more = ["not on the list"] if roster and row.student not in roster else []
+                    more += ["another file has this name"] if row.student.endswith("+") else []
+                    rows[row.student] = row = row._replace(look=[*row.look, *more])
                     show(f"{number} of {len(at_work)}: {row.student}: {row.graded.status}")
                     told = out / "feedback" / f"{files[row.student]}.md"
-                    report.replace(told, report.feedback(row, known))
+                    try:
+                        report.replace(told, report.feedback(row, known))
+                    except OSError as error:
+                        show(f"{told}: {error.strerror}")
                     report.write(list(rows.values()), known, out)
             except BaseException:  # Ctrl-C: what is at work is let go, the rest not begun
                 stopped.set()
@@ -245,7 +259,10 @@ def main(arguments):
         parser.error("wanted a folder of submissions: make grade NAME=... FROM=...")
     if min(said.jobs, said.seconds, said.memory) <= 0:
         parser.error("wanted --jobs, --seconds and --memory above zero")
-    roster = said.roster.read_text(encoding="utf-8-sig").splitlines() if said.roster else []
+    try:
+        roster = said.roster.read_text(encoding="utf-8-sig").splitlines() if said.roster else []
+    except UnicodeDecodeError:
+        parser.error(f"{said.roster}: wanted a text in UTF-8")
     roster = [student_of(each) for each in roster if each.strip()]
     out = said.out or ROOT / "build" / "grades" / said.name
     limits = LIMITS._replace(seconds=said.seconds, memory=said.memory)
@@ -256,7 +273,13 @@ def main(arguments):
     print(f"{count} of {len(rows)} graded: {out / 'grades.csv'}")
 
 
+def leave(*_):
+    """Leave as at Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, leave)
     try:
         main(sys.argv[1:])
     except (ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import grade
 import nbformat
+import psutil
 import pytest
 from adding import ADD, HONEST, Q1, Q2, SETUP, TOTAL, notebook
 from fuzz import write_class
@@ -109,7 +111,7 @@ def test_what_is_no_file_is_not_read_and_has_its_row(folder, name, write, troubl
 
 
 NAMES = {
-    b"caf\xe9.ipynb": "caf?",
+    b"Andr\xe9.ipynb": "Andr?",
     b"two\nlines.ipynb": "two lines",
     b"\x1b[31mred.ipynb": "?[31mred",
     b"long" * 60 + b".ipynb": ("long" * 60)[:99] + "…",
@@ -358,6 +360,9 @@ def test_a_test_without_end_costs_that_student_alone(known, tmp_path, monkeypatc
         assert slot.grade(honest).graded.status == "time"
         monkeypatch.undo()
         assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
+        for host in psutil.Process(slot.process.pid).children():
+            host.kill()
+        assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
         os.kill(slot.process.pid, signal.SIGKILL)
         assert slot.grade(honest).graded.status == "doubtful"
         assert report.points(slot.grade(honest)) == {"q1": 2, "q2": 1}
@@ -385,6 +390,36 @@ def test_who_interrupts_has_a_table_of_what_was_graded(tmp_path):
     assert len(status) == 8
     assert 1 <= status.count("graded") < 8
     assert set(status) == {"graded", "not graded"}
+
+
+LEFT = {
+    "a mark in front": lambda text: "\ufeff" + text,
+    "no metadata": lambda text: json.dumps({"cells": json.loads(text)["cells"]}),
+    "cells alone": lambda text: json.dumps(
+        {"cells": [{"cell_type": "code", "source": "".join(c["source"]), "id": "x" * 99}
+                   for c in json.loads(text)["cells"]] + [None, 3, {}], "nbformat_minor": 0}
+    ),
+    "an old format": lambda text: json.dumps(
+        {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"cells": [
+            {"cell_type": "code", "input": c["source"], "language": "python", "outputs": []}
+            for c in json.loads(text)["cells"]]}]}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_notebook_is_not_held_to_the_format(left, encoding, known, host):
+    content = LEFT[left](notebook(*HONEST).decode()).encode(encoding)
+    found = judge.grade(content, False, known.assignment, known.tests, host)
+    assert [verdict.points for verdict in found.verdicts.values()] == [2, 1], found
+
+
+def test_nobody_takes_a_name_by_a_space_more(folder):
+    (folder / "anna_12_adding .ipynb").write_bytes(b"evil")
+    found = {each.student: each.content for each in handed_in.submissions(folder)}
+    assert found["anna_12_adding"] != b"evil"
+    assert found["anna_12_adding+"] == b"evil"
 
 
 def test_written_answers_and_what_colab_leaves(known, host):

@@ -75,7 +75,7 @@ FORGED = [
     "[]",
     "3",
     '{"unknown": 1}',
-    "[" * 100_000,
+    "[" * 90_000,
     "1" * 10_000,
     "\xff",
     '{"at": "q1"}' * 2,
@@ -111,10 +111,22 @@ for each in gc.get_objects():
 
 ANSWERS = {
     "later cells": ([SETUP, ADD, Q1, TOTAL, Q2, "add = total = None"], [2, 1]),
-    "mended later": ([SETUP, "def add(a, b): return 0", Q1, TOTAL, Q2, ADD, TOTAL], [2, 1]),
+    "checked again": ([SETUP, "def add(a, b): return 0", Q1, ADD, Q1, TOTAL, Q2], [2, 1]),
+    "guesses": ([SETUP, ADD, Q1, *[f"total = {i}\n{Q2}" for i in (41, 42, 43)]], [2, 0]),
+    "threads": (
+        [
+            "import torch\ntorch.set_num_threads(4)\nA = torch.ones(999, 999)\nA @ A",
+            SETUP,
+            "def add(a, b):\n    A @ A\n    return a + b",
+            Q1,
+            TOTAL,
+            Q2,
+        ],
+        [2, 1],
+    ),
     "no check cells": ([ADD, TOTAL], [2, 1]),
     "no setup": ([ADD, Q1, TOTAL, Q2], [2, 1]),
-    "checked often": ([SETUP, ADD, Q1, Q1, Q1, Q1, "add = None", Q1, "total = 42", Q2], [2, 1]),
+    "checked often": ([SETUP, ADD, Q1, Q1, Q1, TOTAL, Q2, "total = None", Q2], [2, 0]),
     "in place": (
         [SETUP, "def add(a, b):\n    a += b\n    return a", Q1, "total = 42", Q2],
         [1, 1],
@@ -136,6 +148,14 @@ ANSWERS = {
         [2, 1],
     ),
     "a name without value": (["add = ...", "total = None"], [0, 0]),
+    "memory of the judge": (
+        [
+            "from grading import wire\nwire.Sent.tensor = lambda *_: ['float64', [9], 0, 0]",
+            "def add(a, b):\n    return torch.ones(2, 2)",
+            "import torch\ntotal = torch.ones(1)",
+        ],
+        [0, 0],
+    ),
     "far too large": (["import torch", "total = torch.zeros(2**28)", ADD, "2"], [2, 0]),
     "without end": (["total = []\ntotal.append(total)", ADD], [2, 0]),
     "half an emoji": (["total = '\\ud83d'", ADD], [2, 0]),
@@ -150,14 +170,24 @@ def test_an_answer_gets_what_it_deserves(name, host, known):
 
 
 def test_an_error_is_told_and_a_hidden_test_keeps_its_case(host, known):
-    add = "def add(a, b):\n    if a is 1: return 3\n    raise ValueError(f'got {a} and {b}')"
+    add = "def add(a, b):\n    if isinstance(a, int): return 3\n    raise ValueError(f'got {a}')"
     graded = grade(known, host, SETUP, add, Q1, "1 / 0", "total = 41", Q2)
     assert points(graded) == [1, 0]
     q1, q2 = graded.verdicts.values()
-    assert q1.said == ["add raised ValueError in a hidden test"]
+    assert q1.said == ["add raised ValueError"]
     assert "got tensor" in q1.details[0]  # the instructor sees it
     assert q2.said == ["total: not 42"]
     assert graded.failed == [[4, "ZeroDivisionError", "division by zero"]]
+
+
+def test_no_name_of_a_class_tells_what_a_hidden_test_asks_for(host, known):
+    add = "def add(a, b):\n    if a is b: return 3\n    raise type(f'got {a}', (Exception,), {})"
+    cell = "raise type('got it', (Exception,), {})"
+    total = "total = type('got it', (), {})()"
+    graded = grade(known, host, SETUP, add, Q1, cell, total, Q2)
+    said = [text for verdict in graded.verdicts.values() for text in verdict.said]
+    assert said and not any("got" in text for text in said)
+    assert graded.failed == [[4, "an error", ""]]
 
 
 def test_a_test_can_hand_functions_and_generators_over(host, known):

@@ -27,7 +27,8 @@ class Submission(NamedTuple):
 
 def clean(text, most=100):
     """Return a text of any origin on one line, without what terminals and files cannot bear."""
-    text = " ".join(str(text).encode("utf-8", "replace").decode("utf-8").split())
+    text = str(text)[: 4 * most].encode("utf-8", "replace").decode("utf-8")
+    text = " ".join(text.split())
     text = "".join("?" if unicodedata.category(c)[0] == "C" else c for c in text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -40,11 +41,18 @@ def student_of(name):
     return clean(name) or "?"
 
 
+def taken(name):
+    """Say whether a name had to be cleaned."""
+    stem = student_of(name)
+    return not name.startswith(stem) or name[len(stem) :].lower() not in ("", *ENDINGS)
+
+
 def submissions(folder, roster=()):
     """Yield one submission for each student, in the order of their names."""
     found = {}
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: os.fsencode(entry.name)):
+        # Whose name is clean comes first: nobody takes another's by a space more.
+        for entry in sorted(entries, key=lambda each: (taken(each.name), os.fsencode(each.name))):
             if entry.name.startswith((".", "__")):
                 continue
             is_folder = entry.is_dir(follow_symlinks=False)

@@ -20,8 +20,9 @@ LAYERS = [  # a module imports only from rows above its own
     "adaptive completion",
     "_peft_tuner",
     "peft_bridge",
-    "book.answers book.claims book.cost book.ratings book.scale book.sharded book._svg",
-    "book.plots",
+    "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
+    "book._svg",
+    "book.lora_study book.plots",
     "book.live",
 ]
 LAYER = {name: number for number, row in enumerate(LAYERS) for name in row.split()}

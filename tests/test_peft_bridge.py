@@ -109,7 +109,7 @@ def test_every_linear_layer_learns_and_the_frozen_model_stays(task):
     assert 0 < apart(start, before) < 1e-6  # eps^3 U V^T is not zero
     first = task.loss(model).item()
     task.train(model)
-    assert task.loss(model).item() < 0.9 * first and apart(task.logits(model), before) > 1e-2
+    assert task.loss(model).item() < 0.95 * first and apart(task.logits(model), before) > 1e-2
     with model.disable_adapter():
         assert apart(task.logits(model.base_model.model), task.logits(model)) == 0
 

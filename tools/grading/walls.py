@@ -20,12 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from grading.wire import Channel, Closed
+from grading.wire import Channel
 from grading.worker import VISITS, WORK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
-MIB = 2**20
 
 
 class Limits(NamedTuple):
@@ -294,6 +293,3 @@ class Host:
             if not self.nested and self.walled:
                 self.stop()
                 self.start()
-
-
-__all__ = ["LIMITS", "Channel", "Closed", "Host", "Limits", "bubblewrap", "protection"]

@@ -189,6 +189,16 @@ def spoilers(value: Any) -> dict[str, Spoiler]:
     return kinds.get(type(value), {})
 
 
+class Draws:
+    """Valid arguments by their names, drawn from a generator of one's own."""
+
+    def matrix(self, *shape):
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+    def __call__(self, names: str, **others) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names.split()} | others
+
+
 # --- The property
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from spoilers import cases, judge, leaves
+from spoilers import Draws, cases, judge, leaves
 
 from lop_utils import (
     compression,
@@ -39,7 +39,7 @@ MODULES = (
 ).split()
 
 
-class Drawn:
+class Drawn(Draws):
     """Valid arguments from a seed and sizes."""
 
     def __init__(self, seed: int, d: int, N: int, K: int) -> None:
@@ -51,12 +51,6 @@ class Drawn:
         self.Ws0 = init.orthogonal((d,) * 3, 0.3, generator=self.generator)
         self.Ws = [self.matrix(4, 5), self.matrix(3, 4)]
         self.X, self.Y = self.matrix(5, N), self.matrix(3, N)
-
-    def matrix(self, *shape):
-        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
-
-    def __call__(self, names: str, **others) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names.split()} | others
 
 
 class Row(NamedTuple):
@@ -348,9 +342,7 @@ ROWS = {
     ),
     "losses.Minibatches": Row(
         lambda d: d("Ws X Y", batch=3, generator=5),
-        lambda Ws, X, Y, **how: tuple(
-            losses.Minibatches(losses.least_squares, X, Y, **how)(Ws)
-        ),
+        lambda Ws, X, Y, **how: tuple(losses.Minibatches(losses.least_squares, X, Y, **how)(Ws)),
         f"{SEED}|{UNCHECKED['but']}",
         options=UNCHECKED["options"],
     ),

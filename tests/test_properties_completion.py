@@ -14,14 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spoilers import cases, judge, leaves
+from spoilers import Draws, cases, judge, leaves
 
 from lop_utils import completion, data, factored, observed
 from lop_utils.networks import end_to_end
 from lop_utils.observed import ObservedEntries
 
 
-class Drawn:
+class Drawn(Draws):
     """Valid arguments from a seed: a sample of a matrix, factors, labels."""
 
     def __init__(self, seed: int) -> None:
@@ -33,12 +33,6 @@ class Drawn:
         self.P, self.Q = self.matrix(d_y, 2), self.matrix(2, d_x)
         self.Ws = [self.Q, self.matrix(3, 2), self.matrix(d_y, 3)]
         self.X, self.y = self.matrix(4, 6 + seed % 5), torch.arange(9 + seed % 5) % 3
-
-    def matrix(self, *shape):
-        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
-
-    def __call__(self, names: str, **others) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names.split()} | others
 
 
 class Row(NamedTuple):

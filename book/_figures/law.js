@@ -6,7 +6,7 @@
 
 import controls from "./law.json" with { type: "json" };
 import { axes, line, live, many, short, training, write } from "./kit.js";
-import { Layers, multiply, normal, uniform } from "./numbers.js";
+import { cholesky, Layers, multiply, normal, uniform } from "./numbers.js";
 
 /** A chi-squared number with n degrees of freedom: a sum of n squares, without a loop over n. */
 export function chiSquared(random, n) {
@@ -18,20 +18,6 @@ export function chiSquared(random, n) {
     const v = (1 + x / Math.sqrt(9 * a)) ** 3;
     if (v > 0 && Math.log(random()) < x * x / 2 + a * (1 - v + Math.log(v))) return 2 * a * v;
   }
-}
-
-/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
-export function cholesky(A, k) {
-  const R = new Float64Array(k * k);
-  for (let i = 0; i < k; i++) {
-    for (let j = i; j < k; j++) {
-      let sum = A[i * k + j];
-      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
-      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
-      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
-    }
-  }
-  return R;
 }
 
 /** An r by r block of a random orthogonal d by d matrix, exactly (d >= 2r). */

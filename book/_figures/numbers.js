@@ -34,6 +34,20 @@ export function times(n, q, m, A, B, out = new Float64Array(n * m), transposed =
 /** out = A B, or A^T B, or A B^T; all of them k by k. */
 export const multiply = (A, B, k, out, transposed) => times(k, k, k, A, B, out, transposed);
 
+/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
+export function cholesky(A, k) {
+  const R = new Float64Array(k * k);
+  for (let i = 0; i < k; i++) {
+    for (let j = i; j < k; j++) {
+      let sum = A[i * k + j];
+      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
+      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
+      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
+    }
+  }
+  return R;
+}
+
 /** Turn the n rows of A, in pairs, until they are orthogonal to each other: one-sided Jacobi. */
 export function turnRows(A, n, length) {
   const small = 1e-15 * Math.sqrt(length); // what rounding leaves of a product of rows

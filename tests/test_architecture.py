@@ -13,8 +13,8 @@ PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
     "_files _scalars _threads",
     "_checks",
-    "init networks observed recursions rules spectra",
-    "features law losses",
+    "init networks observed recursions spectra",
+    "features law losses rules",
     "_adapting compression data descent factored images readouts",
     "_completing _gradients adapters",
     "adaptive completion",

@@ -47,9 +47,6 @@ export function short(x, digits = 3) {
   return `${factor === "1" ? "" : `${factor} · `}10${raised(Number(power))}`;
 }
 
-/** The same with a minus that is not taken for a hyphen. */
-export const signed = (x, digits) => (x < 0 ? `−${short(-x, digits)}` : short(x, digits));
-
 /** A number of things: 1 step, 2 steps. */
 export const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
@@ -426,7 +423,7 @@ export function training(stage, { begin, advance, over, step: at, steps, note, s
 // --- Drawing -------------------------------------------------------------------------------------
 
 /** Draw the two axes of a panel and a title above; return what marks a place on the upright one. */
-function frame(pen, { left, right, top, bottom }, title, ink) {
+export function frame(pen, { left, right, top, bottom }, title, ink) {
   const marked = [];
   pen.strokeStyle = pen.fillStyle = ink;
   pen.lineWidth = 1;
@@ -468,16 +465,6 @@ export function axes(pen, panel, values, title, ink, floor = 1e-14) {
   const whole = Math.max(1, Math.ceil((high - low) / 5));
   for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
   if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));
-  return y;
-}
-
-/** Draw an even axis from low to high, and the line below; return where a value stands. */
-export function evenAxes(pen, panel, low, high, title, ink) {
-  const { top, bottom } = panel, room = 0.06 * (high - low); // for the mark at the end
-  const y = (value) => bottom - (value - low) / (high + room - low) * (bottom - top);
-  const put = frame(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
-  const step = digit * [5, 2, 1].find((factor) => factor * digit <= most);
-  for (let n = Math.ceil(low / step); n * step <= high; n++) put(y(n * step), signed(n * step));
   return y;
 }
 

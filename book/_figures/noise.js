@@ -5,7 +5,7 @@
 // added up here: a determinant that has sunk that low is lost to rounding.
 
 import controls from "./noise.json" with { type: "json" };
-import { axes, evenAxes, line, live, many, short, training, write } from "./kit.js";
+import { axes, frame, line, live, many, short, training, write } from "./kit.js";
 import { cholesky, normal, squares, times, turnRows, uniform } from "./numbers.js";
 
 export const SAMPLES = 1000, INPUTS = 5, OUTPUTS = 2;
@@ -114,6 +114,19 @@ export class Network {
 // --- The figure --------------------------------------------------------------------------------
 
 const POINTS = 250; // of each curve
+
+/** A number with a minus that is not taken for a hyphen. */
+const signed = (x, digits) => (x < 0 ? `−${short(-x, digits)}` : short(x, digits));
+
+/** Draw an even axis from low to high, and the line below; return where a value stands. */
+function evenAxes(pen, panel, low, high, title, ink) {
+  const { top, bottom } = panel, room = 0.06 * (high - low); // for the mark at the end
+  const y = (value) => bottom - (value - low) / (high + room - low) * (bottom - top);
+  const put = frame(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
+  const step = digit * [5, 2, 1].find((factor) => factor * digit <= most);
+  for (let n = Math.ceil(low / step); n * step <= high; n++) put(y(n * step), signed(n * step));
+  return y;
+}
 
 function figure(stage) {
   const { settings } = stage;

@@ -122,7 +122,7 @@ export function orthonormal(d, k, random) {
   return orthonormalise(Float64Array.from({ length: d * k }, () => normal(random)), d, k, random);
 }
 
-/** Layers of k by k in training: gradient descent on |W_L...W_1 - target|^2 / 2, all at once. */
+/** Layers of k by k in training on |W_L...W_1 - target|^2 / 2, all at once; by descent, unless `move` is another. */
 export class Layers {
   constructor(Ws, target, k, eta, lam = 0) {
     const empty = () => new Float64Array(k * k);
@@ -152,17 +152,23 @@ export class Layers {
 
   /** Take one step. */
   advance() {
-    const { Ws, L, k, eta, lam, prefix, gradient } = this;
+    const { Ws, L, k, prefix, gradient } = this;
     let [S, next] = this.sweep;
     for (let l = L - 1; l >= 0; l--) {
       if (l > 0) multiply(S, prefix[l - 1], k, gradient, "B");
       else gradient.set(S);
       if (l > 0) multiply(Ws[l], S, k, next, "A"); // with the weights of before the step
-      for (let i = 0; i < k * k; i++) Ws[l][i] = (1 - eta * lam) * Ws[l][i] - eta * gradient[i];
+      this.move(l, gradient);
       [S, next] = [next, S];
     }
     this.t += 1;
     this.look();
+  }
+
+  /** Move a layer; it may use up its gradient. */
+  move(l, G) {
+    const { eta, lam } = this, W = this.Ws[l];
+    for (let i = 0; i < W.length; i++) W[i] = (1 - eta * lam) * W[i] - eta * G[i];
   }
 
   /** The singular values of each layer, descending. */

@@ -1,0 +1,208 @@
+r"""What wide and deep networks are to their training: a recursion, and two ways to write a network.
+
+A network with one hidden layer computes :math:`f(x) = a^\top W x = b\cdot x` and takes steps of
+:math:`\eta_1` in W and :math:`\eta_2` in a. Its training sees of it no more than
+:math:`A = \eta_2 W^\top W`, :math:`z = \eta_1|a|^2`, b and :math:`q = \eta_1\eta_2`, in which the
+width does not occur. ``Ws`` are layers, or those of many runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lop_utils import _checks
+from lop_utils.losses import Loss, ValueAndGradients, of_product
+
+__all__ = ["OneHidden", "of_layers", "recursion", "rescaled", "residual"]
+
+
+class OneHidden(NamedTuple):
+    """A network with one hidden layer and D inputs, or many, as their training sees them."""
+
+    A: Tensor
+    r"""Shape (..., D, D): :math:`\eta_2 W^\top W`."""
+    z: Tensor
+    r"""Shape (...): :math:`\eta_1|a|^2`."""
+    b: Tensor
+    r"""Shape (..., D): :math:`W^\top a`, what the network computes."""
+    q: Tensor
+    r"""Shape (...): :math:`\eta_1\eta_2`."""
+
+    def at(self, eta: Tensor) -> "OneHidden":
+        """Return it with all steps ``eta`` times as long, for each of them along a new axis."""
+        rest = [None] * self.z.ndim
+        each = torch.as_tensor(eta).to(self.b)[(..., *rest)]
+        b = self.b.expand(*each.shape[: each.ndim - len(rest)], *self.b.shape)
+        return OneHidden(each[..., None, None] * self.A, each * self.z, b, each**2 * self.q)
+
+
+def of_layers(Ws: Sequence[Tensor], rates: Sequence[float]) -> OneHidden:
+    r"""Return what training sees of two layers.
+
+    Parameters
+    ----------
+    rates : sequence of float
+        Step sizes of the two layers.
+
+    Returns
+    -------
+    OneHidden
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are not two layers with one output, or not two step sizes.
+
+    Examples
+    --------
+    >>> of_layers([torch.eye(2), torch.ones(1, 2)], [1.0, 0.5]).b
+    tensor([1., 1.])
+    """
+    Ws = _checks.layers("Ws", Ws, runs=True)
+    first, second = _checks.each("rates", rates, 2, "step sizes", _checks.positive)
+    if len(Ws) != 2 or Ws[1].shape[-2] != 1:
+        raise ValueError(
+            f"Ws: wanted two layers with one output, got {[tuple(W.shape) for W in Ws]}"
+        )
+    W, a = Ws
+    z = first * a.square().sum((-2, -1))
+    return OneHidden(second * W.mT @ W, z, (a @ W)[..., 0, :], torch.full_like(z, first * second))
+
+
+@torch.no_grad()
+def recursion(
+    start: OneHidden, gradient: Callable[[Tensor], Tensor], steps: int
+) -> Iterator[OneHidden]:
+    r"""Yield a network with one hidden layer before each step of gradient descent, and at the end.
+
+    With g the negative gradient of the loss in b, exactly and for steps of any size,
+
+    .. math::
+
+        b' = b + Ag + zg + q(b\cdot g)g,\quad
+        A' = A + q(bg^\top + gb^\top) + qz\,gg^\top,\quad
+        z' = z + 2q\,b\cdot g + q\,g^\top A g .
+
+    Parameters
+    ----------
+    start : OneHidden
+    gradient : callable
+        Takes b of shape (..., D), returns g of this shape. It is called once a step.
+    steps : int
+
+    Yields
+    ------
+    OneHidden
+        Not finite where a run has diverged.
+
+    References
+    ----------
+    Bordelon and Pehlevan (2025), arXiv:2502.02531, for the limits of its start.
+
+    Examples
+    --------
+    >>> start = of_layers([torch.eye(1), torch.ones(1, 1)], [0.1, 0.1])
+    >>> [round(it.b.item(), 4) for it in recursion(start, lambda b: 2 - b, steps=1)]
+    [1.0, 1.21]
+    """
+    A, z, b, q = start
+    yield start
+    for _ in range(_checks.count("steps", steps)):
+        g = gradient(b)
+        if g.shape != b.shape:
+            raise ValueError(f"gradient: wanted shape {tuple(b.shape)} as b, got {tuple(g.shape)}")
+        Ag = (A @ g[..., None])[..., 0]
+        bg, gAg = (b * g).sum(-1), (g * Ag).sum(-1)
+        half = (q[..., None] * g)[..., None] * (b + z[..., None] / 2 * g)[..., None, :]
+        b = b + Ag + (z + q * bg)[..., None] * g
+        A, z = A + half + half.mT, z + q * (2 * bg + gAg)
+        yield OneHidden(A, z, b, q)
+
+
+def rescaled(loss: Loss, rates: Sequence[float]) -> Loss:
+    r"""Return a loss of :math:`U_l = W_l/\sqrt{c_l}`, of which one step size serves all layers.
+
+    A step of gradient descent of :math:`\eta` in every U is one of :math:`\eta c_l` in
+    :math:`W_l`. So runs with step sizes of their own can have one for each layer, too.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of the layers W.
+    rates : sequence of float
+        :math:`c_l`.
+
+    Returns
+    -------
+    Loss
+
+    Examples
+    --------
+    >>> from lop_utils.losses import squared_error
+    >>> rescaled(squared_error([[5.0]]), [4.0])([torch.tensor([[1.0]])]).grads  # 2 * (2 - 5)
+    [tensor([[-6.]])]
+    """
+    rates = _checks.each("rates", rates, len(rates), "numbers", _checks.positive)
+    roots = [rate**0.5 for rate in rates]
+
+    def of_us(Us: Sequence[Tensor]) -> ValueAndGradients:
+        value, grads = loss([root * U for root, U in zip(roots, Us, strict=True)])
+        return ValueAndGradients(value, [root * G for root, G in zip(roots, grads, strict=True)])
+
+    return of_us
+
+
+def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
+    r"""Return a loss of a linear network with residual branches between its outer layers.
+
+    The layers are :math:`W_{\text{in}}`, ``matrices`` for each branch in the order in which they
+    act, and :math:`W_{\text{out}}`; a branch takes h to :math:`h + \beta V W h`, say.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of the chain of layers that follow one another.
+    beta : float
+        Factor of every branch.
+    matrices : int
+        How many a branch has.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    TypeError, ValueError
+        While training also if the inner layers make no whole number of branches.
+
+    Examples
+    --------
+    >>> from lop_utils.losses import squared_error
+    >>> ones = [torch.ones(1, 1)] * 3
+    >>> residual(squared_error([[0.0]]), 0.5)(ones).value.item()  # half the square of 1.5
+    1.125
+    """
+    beta, m = _checks.positive("beta", beta), _checks.count("matrices", matrices, at_least=1)
+
+    def of_branches(Ws: Sequence[Tensor]) -> ValueAndGradients:
+        first, *inner, last = Ws
+        if len(inner) % m:
+            raise ValueError(f"Ws: wanted branches of {m} matrices, got {len(inner)} in all")
+        branches = [inner[i : i + m] for i in range(0, len(inner), m)]
+        eye = torch.eye(first.shape[-2], dtype=first.dtype, device=first.device)
+        chain = [first]
+        for branch in branches:
+            product = branch[0]
+            for W in branch[1:]:
+                product = W @ product
+            chain.append(eye + beta * product)
+        value, (first_grad, *grads, last_grad) = loss([*chain, last])
+        found = [first_grad]
+        for branch, G in zip(branches, grads, strict=True):
+            found += of_product(lambda W, G=G: (value, beta * G))(branch).grads
+        return ValueAndGradients(value, [*found, last_grad])
+
+    return of_branches

@@ -1,0 +1,97 @@
+"""The recursion is what networks do, of any width; residual gradients are those of autograd."""
+
+import pytest
+import torch
+
+from lop_utils import descent, losses
+from lop_utils.book import width
+
+F64 = {"dtype": torch.float64}
+D, RUNS = 5, 3
+
+
+def randn(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **F64)
+
+
+X, y = randn(D, 9, seed=0), randn(1, 9, seed=1)
+
+
+def downhill(b):
+    return ((y - b @ X) @ X.T) / 9
+
+
+@pytest.mark.parametrize("N", [2, 7, 60])
+@pytest.mark.parametrize("rates", [(0.3, 0.3), (8.0, 0.02)])
+def test_the_recursion_is_the_network(N, rates):
+    Ws = [randn(RUNS, N, D, seed=2), randn(RUNS, 1, N, seed=3) / N]
+    loss = losses.least_squares(X / 3, y / 3)
+    eta = torch.tensor([0.01, 0.02, 0.04], **F64)
+    scaled = [W / rate**0.5 for W, rate in zip(Ws, rates, strict=True)]
+    run = descent.train(scaled, width.rescaled(loss, rates), eta=eta, steps=40)
+    start = width.of_layers(Ws, rates).at(eta)
+    one_each = width.OneHidden(*(field[range(RUNS), range(RUNS)] for field in start))
+    seen = width.recursion(one_each, downhill, 40)
+    for it, state in zip(run, seen, strict=True):
+        W, a = (root**0.5 * U for root, U in zip(rates, it.Ws, strict=True))
+        steps = eta[:, None, None]
+        wanted = (a @ W)[:, 0], rates[1] * steps * W.mT @ W
+        wanted += (rates[0] * eta * a.square().sum((-2, -1)),)
+        for got, want in zip((state.b, state.A, state.z), wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert (it.loss < 0.9 * loss(Ws).value).all()  # it has learned
+
+
+def test_every_step_size_has_its_runs():
+    start = width.of_layers([randn(RUNS, 4, D, seed=2), randn(RUNS, 1, 4, seed=3)], (0.5, 0.1))
+    many = start.at(torch.tensor([0.1, 0.2], **F64))
+    assert many.A.shape == (2, RUNS, D, D) and many.b.shape == (2, RUNS, D)
+    for got, want in zip(many, start.at(0.2), strict=True):
+        torch.testing.assert_close(got[1], want)
+
+
+@pytest.mark.parametrize("matrices", [1, 2, 3])
+def test_gradients_of_branches_are_those_of_autograd(matrices):
+    Ws = [randn(4, D, seed=0), *(randn(4, 4, seed=i) for i in range(1, 7)), randn(2, 4, seed=8)]
+    loss = losses.squared_error(randn(2, D, seed=9))
+    value, grads = width.residual(loss, 0.3, matrices)(Ws)
+    params = [W.clone().requires_grad_() for W in Ws]
+    h = params[0]
+    for i in range(1, 7, matrices):
+        branch = h
+        for W in params[i : i + matrices]:
+            branch = W @ branch
+        h = h + 0.3 * branch
+    direct = loss([params[-1] @ h]).value
+    torch.testing.assert_close(value, direct.detach())
+    for got, want in zip(grads, torch.autograd.grad(direct, params), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+TWO = [torch.ones(2, 3), torch.ones(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: width.of_layers([*TWO, torch.ones(1, 1)], (1.0, 1.0)), "Ws: wanted two layers"),
+        (lambda: width.of_layers([torch.ones(2, 3), torch.ones(2, 2)], (1.0, 1.0)), "one output"),
+        (lambda: width.of_layers(TWO, (1.0,)), "rates"),
+        (lambda: width.of_layers(TWO, (1.0, 0.0)), "rates"),
+        (lambda: width.rescaled(losses.squared_error([[1.0]]), [-1.0]), "rates"),
+        (lambda: width.residual(losses.squared_error([[1.0]]), 0.0), "beta"),
+        (
+            lambda: width.residual(losses.squared_error([[1.0]]), 1.0, 2)(TWO[:1] * 3),
+            "branches of 2 matrices, got 1",
+        ),
+        (
+            lambda: list(
+                width.recursion(width.of_layers(TWO, (0.1, 0.1)), lambda b: b[:2], steps=1)
+            ),
+            "gradient: wanted shape",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -86,7 +86,7 @@ MISTAKES = [
         "one layer after the other",
         "W1, W2 = W1 - eta * W2.T @ G, W2 - eta * G @ W1.T",
         "W1 = W1 - eta * W2.T @ G\n        W2 = W2 - eta * G @ W1.T",
-        {"q3": 3.0, "q5": 1.0},
+        {"q3": 3.0, "q5": 3.0},
         "one after the other",
     ),
     Mistake(
@@ -100,7 +100,7 @@ MISTAKES = [
         "layers changed in place",
         "W1, W2 = W1 - eta * W2.T @ G, W2 - eta * G @ W1.T",
         "W1, W2 = W1.sub_(eta * W2.T @ G), W2 - eta * G @ W1.T",
-        {"q3": 3.0, "q5": 3.0},
+        {"q3": 4.0, "q5": 3.0},
         "changes its argument 1 in place",
     ),
     Mistake(

@@ -52,7 +52,7 @@ FAULTS = [
     ("_ext/lop_site.py", "name.lower() == pages", "False", "tests/test_site.py"),
     ("_ext/lop_cite.py", "f\"{{{x['name']}}}\" if", "x['name'] if", "tests/test_site.py"),
     # The live figures
-    ("book/_figures/law.js", "if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));", "if (i === j) R[i * k + i] = Math.max(sum, 0);", f"{LIVE}_law.py"),
+    ("book/_figures/numbers.js", "if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));", "if (i === j) R[i * k + i] = Math.max(sum, 0);", f"{LIVE}_law.py"),
     ("book/_figures/numbers.js", "const c = 1 / Math.sqrt(1 + t * t), s = c * t;", "const c = 1, s = t;", f"{LIVE}_law.py"),
     ("book/_figures/completion.js", "Q[i] -= outerEta * RB[i];", "Q[i] -= eta * RB[i];", f"{LIVE}_completion.py"),
     ("book/_figures/cost.js", "memory: (3 * L + 2) * d * d * size", "memory: (2 * L + 2) * d * d * size", f"{LIVE}_cost.py"),

@@ -33,7 +33,7 @@ class OneHidden(NamedTuple):
     def at(self, eta: Tensor) -> "OneHidden":
         """Return it with all steps ``eta`` times as long, for each of them along a new axis."""
         rest = [None] * self.z.ndim
-        each = torch.as_tensor(eta).to(self.b)[(..., *rest)]
+        each = torch.as_tensor(eta, dtype=self.b.dtype, device=self.b.device)[(..., *rest)]
         b = self.b.expand(*each.shape[: each.ndim - len(rest)], *self.b.shape)
         return OneHidden(each[..., None, None] * self.A, each * self.z, b, each**2 * self.q)
 

@@ -423,7 +423,7 @@ export function training(stage, { begin, advance, over, step: at, steps, note, s
 // --- Drawing -------------------------------------------------------------------------------------
 
 /** Draw the two axes of a panel and a title above; return what marks a place on the upright one. */
-export function frame(pen, { left, right, top, bottom }, title, ink) {
+export function border(pen, { left, right, top, bottom }, title, ink) {
   const marked = [];
   pen.strokeStyle = pen.fillStyle = ink;
   pen.lineWidth = 1;
@@ -461,7 +461,7 @@ export function axes(pen, panel, values, title, ink, floor = 1e-14) {
   low -= 0.1;
   high += 0.1;
   const y = (value) => bottom - (to(value) - low) / (high - low) * (bottom - top);
-  const put = frame(pen, panel, title, ink), mark = (value) => put(y(value), short(value, 2));
+  const put = border(pen, panel, title, ink), mark = (value) => put(y(value), short(value, 2));
   const whole = Math.max(1, Math.ceil((high - low) / 5));
   for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
   if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));

@@ -5,7 +5,7 @@
 // added up here: a determinant that has sunk that low is lost to rounding.
 
 import controls from "./noise.json" with { type: "json" };
-import { axes, frame, line, live, many, short, training, write } from "./kit.js";
+import { axes, border, line, live, many, short, training, write } from "./kit.js";
 import { cholesky, normal, squares, times, turnRows, uniform } from "./numbers.js";
 
 export const SAMPLES = 1000, INPUTS = 5, OUTPUTS = 2;
@@ -122,7 +122,7 @@ const signed = (x, digits) => (x < 0 ? `−${short(-x, digits)}` : short(x, digi
 function evenAxes(pen, panel, low, high, title, ink) {
   const { top, bottom } = panel, room = 0.06 * (high - low); // for the mark at the end
   const y = (value) => bottom - (value - low) / (high + room - low) * (bottom - top);
-  const put = frame(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
+  const put = border(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
   const step = digit * [5, 2, 1].find((factor) => factor * digit <= most);
   for (let n = Math.ceil(low / step); n * step <= high; n++) put(y(n * step), signed(n * step));
   return y;

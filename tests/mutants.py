@@ -25,7 +25,7 @@ FAULTS = [
     ("lop_utils/losses.py", "(W - Phi).mul_(mask)", "W - Phi", "tests/test_losses.py"),
     ("lop_utils/losses.py", "weight = self.N / self.batch", "weight = 1.0", "tests/test_losses_minibatches.py"),
     ("lop_utils/rules.py", "beta * M + G", "beta * M + (1 - beta) * G", "tests/test_rules.py"),
-    ("lop_utils/rules.py", "factor = shrink * factor", "factor = factor * 1", "tests/test_rules.py"),
+    ("lop_utils/_completing.py", "factor = shrink * factor", "factor = factor * 1", "tests/test_completing.py"),
     ("lop_utils/descent.py", "alpha=lam)", "alpha=2 * lam)", "tests/test_descent.py"),
     ("lop_utils/law.py", "torch.cat([Phi, Phi.T @ A])", "torch.cat([Phi, Phi @ A])", "tests/test_law.py"),
     ("lop_utils/recursions.py", "** (2 * (L - 1))", "** (2 * L)", "tests/test_recursions.py"),

@@ -73,6 +73,7 @@ const STYLE = `
   gap: 0.5rem; margin: 0; }
 .lop-live-controls input, .lop-live-controls select { border: 1px solid var(--lop-live-edge);
   background: transparent; color: inherit; font: inherit; }
+.lop-live-controls select { min-width: 0; min-height: 1.9rem; }
 .lop-live-controls option { background: Canvas; color: CanvasText; }
 .lop-live-controls input[type="number"] { width: 5rem; padding: 0.1rem 0.3rem;
   appearance: textfield; }

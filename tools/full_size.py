@@ -178,7 +178,7 @@ METHODS = {
 }
 
 
-def wide(id: str, *, d: int = 1000, steps: int, every: int = 10, seed: int = 0) -> None:
+def wide(id: str, *, d: int = 1000, steps: int, every: int, seed: int = 0) -> None:
     """Record the spectrum of W_1, how far it is from the theorem's form, and the loss.
 
     ``inputs`` are stretched by up to one half in random directions, and the last layer is as
@@ -243,9 +243,9 @@ def save(id: str, values: dict[str, Any], *, seed: int, seconds: float) -> None:
 RUNS = {
     "vit-digits": partial(vit, DIGITS),
     "vit-cifar10": partial(vit, CIFAR),
-    "inputs": partial(wide, steps=400, every=20),
-    "momentum": partial(wide, steps=200),
-    "adam": partial(wide, steps=200),
+    "inputs": partial(wide, steps=400, every=40),
+    "momentum": partial(wide, steps=200, every=20),
+    "adam": partial(wide, steps=200, every=20),
 }
 
 

@@ -52,7 +52,7 @@ class Plan:
 
 
 DIGITS = Plan()
-CIFAR = replace(DIGITS, data="cifar10", patch=16, steps=200)  # ViT-base's patches, four again
+CIFAR = replace(DIGITS, data="cifar10", patch=16, steps=200, eta=0.02)  # ViT-base's patches
 
 
 class Transformer(nn.Module):
@@ -162,7 +162,8 @@ def vit(plan: Plan, id: str) -> None:
     kept = sorted({*range(9), *range(9, plan.d - 9, 20), *range(plan.d - 9, plan.d)})
     found |= {
         "sv": sv[:, kept],
-        "moved": ((sv[-1] - 1).abs() > 0.01).sum(),
+        "moved": [((sv[-1] - 1).abs() > least).sum() for least in (0.01, 0.001)],
+        "change": squares[0].sqrt(),  # the largest singular value of it; of the layer all were 1
         "share": squares[:18].sum() / squares.sum(),
     }
     save(name, asdict(plan) | found, seed=plan.seed, seconds=seconds)

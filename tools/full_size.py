@@ -244,7 +244,7 @@ def save(id: str, values: dict[str, Any], *, seed: int, seconds: float) -> None:
 RUNS = {
     "vit-digits": partial(vit, DIGITS),
     "vit-cifar10": partial(vit, CIFAR),
-    "inputs": partial(wide, steps=400, every=40),
+    "inputs": partial(wide, steps=160, every=8),
     "momentum": partial(wide, steps=200, every=20),
     "adam": partial(wide, steps=200, every=20),
 }

@@ -16,7 +16,7 @@ import torch
 from lop_lists import add_listing, rubric, table
 from myst_nb.sphinx_ import NbMetadataCollector
 
-from lop_utils.images import NAMES
+from lop_utils.images import _NAMES
 
 PACKAGES = ("torch", "numpy", "matplotlib", "jupyter-book")
 RECORD = ("id", "seed", "commit", "device", "seconds", "torch")
@@ -84,7 +84,7 @@ def listed(env):
         "Seconds per notebook": table("lop-seconds", ["Notebook", "Seconds"], seconds(env)),
         "What they ran on": table("lop-versions", ["", "Version"], built_with()),
         "Results recorded at paper scale": table("lop-records", head, recorded),
-        "Image sets": table("lop-images", ["Set", "Recorded results"], image_sets(found, NAMES)),
+        "Image sets": table("lop-images", ["Set", "Recorded results"], image_sets(found, _NAMES)),
     }
     return [x for title, rows in tables.items() for x in (*rubric(title), *rows)]
 

@@ -7,7 +7,7 @@ never work is a ``TypeError``; a value outside a hypothesis is a ``ValueError``.
 meta device carry shapes but no numbers, so checks of values pass them by.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 # Who checks an argument need not know in which of the two files the check stands.
 from lop_utils._scalars import (  # noqa: F401
     count,
+    each,
     finite_number,
     flag,
     fraction,
@@ -32,7 +33,6 @@ from lop_utils._scalars import (  # noqa: F401
 __all__ = [
     "chain",
     "classes",
-    "each",
     "features",
     "fits",
     "held",
@@ -50,20 +50,6 @@ __all__ = [
     "vector",
     "whole",
 ]
-
-# --- Numbers, one or several
-
-
-def each(
-    name: str, value: Any, L: int, what: str, check: Callable[[str, Any], float] = positive
-) -> list[float]:
-    """Return L checked numbers: of one the same for all, or those of a sequence."""
-    if getattr(value, "ndim", 0) == 0 and not (isinstance(value, Sequence) and value != str(value)):
-        return [check(name, value)] * L
-    if len(value) != L:
-        raise ValueError(f"{name}: wanted one or L = {L} {what}, got {len(value)}")
-    return [check(f"{name}[{l}]", number) for l, number in enumerate(value)]
-
 
 # --- Tensors
 

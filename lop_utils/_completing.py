@@ -16,6 +16,7 @@ __all__ = [
     "COLUMNS",
     "Best",
     "Settings",
+    "bold_driver",
     "entries",
     "gone_on",
     "require_determined",
@@ -142,7 +143,7 @@ def _iterates(run: _Run, steps: int) -> Iterator[descent.Iterate]:
     loss = factored.of_factors(factored.fastest_loss(scaled, len(run.best.Ws[0])))
     # On a plateau any step size lowers the loss; one that is too large for what comes after
     # would scatter the singular values that are still small. So stable_eta is the most.
-    rule = rules.bold_driver(most=4.0) if settings.adapts else None
+    rule = bold_driver(most=4.0) if settings.adapts else None
     relative = (settings.gamma, *[1.0] * (L - 2), settings.gamma)
     rates = [settings.eta * rate / train.p for rate in relative]
     options = dict(lam=settings.lam * train.p, steps=steps, every=settings.every)
@@ -172,3 +173,37 @@ def _leaving(rows: list[tuple], best: Best, settings: Settings) -> bool:
     before, then, now = (rows[-1 - i * quarter][2] for i in (2, 1, 0))
     overfitted = rows[-1][3] > 1.005 * best.error  # what leaves then is noise; false for NaN
     return then - now > 1.2 * max(before - then, 0.0) and not overfitted
+
+
+def bold_driver(*, grow: float = 1.05, shrink: float = 0.5, most: float) -> rules.Rule:
+    r"""Return gradient descent that adapts its step size and takes bad steps back.
+
+    After a step that did not raise the loss the step sizes grow by a factor; one that did is
+    undone, and they shrink. ``eta`` is where they start, ``most`` how far they may grow as a
+    multiple of it; their ratios stay. The memory holds ``kept`` and ``kept_grads``, the last layers
+    that were accepted, their ``kept_value`` (loss, and loss with decay) and the ``factor`` of the
+    step sizes; an iterate's own layers are those tried next (Battiti 1989, Complex Systems 3).
+    """
+
+    def step(Ws, value, grads, rates, lam, memory):
+        factor = memory["factor"][0] if memory else torch.ones((), dtype=torch.float64)
+        decay = 0.5 * lam * sum(W.square().sum() for W in Ws) if lam else 0.0
+        found = {"kept": Ws, "kept_grads": grads, "kept_value": [value, value + decay]}
+        if memory:
+            rounded = 1 + 64 * torch.finfo(value.dtype).eps
+            # Where the start is small the loss falls by less than it is rounded; NaN is refused.
+            if value + decay <= rounded * memory["kept_value"][1]:
+                factor = (grow * factor).clamp(max=most)
+            else:
+                factor = shrink * factor
+                found = {name: memory[name] for name in found}
+                Ws, grads = found["kept"], found["kept_grads"]
+        rates = [factor.item() * rate for rate in rates]
+        return rules._moved(Ws, grads, rates), {**found, "factor": [factor]}
+
+    def start(Ws):
+        if Ws[0].ndim > 2:
+            raise ValueError(f"Ws: wanted one run, got {tuple(Ws[0].shape[:-2])} side by side")
+        return {}
+
+    return rules.Rule("bold driver", start, step)

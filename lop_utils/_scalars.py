@@ -1,8 +1,8 @@
-"""Checks of arguments that are one number, a word, a seed or a file, with messages as `_checks`."""
+"""Checks of arguments that are numbers, a word, a seed or a file, with messages as `_checks`."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 __all__ = [
     "count",
+    "each",
     "finite_number",
     "flag",
     "fraction",
@@ -124,3 +125,14 @@ def shuffled(n: int, generator: torch.Generator | int | None) -> Tensor:
     generator = seeded(generator)
     device = "cpu" if generator is None else generator.device
     return torch.randperm(n, generator=generator, device=device)
+
+
+def each(
+    name: str, value: Any, L: int, what: str, check: Callable[[str, Any], float] = positive
+) -> list[float]:
+    """Return L checked numbers: of one the same for all, or those of a sequence."""
+    if getattr(value, "ndim", 0) == 0 and not (isinstance(value, Sequence) and value != str(value)):
+        return [check(name, value)] * L
+    if len(value) != L:
+        raise ValueError(f"{name}: wanted one or L = {L} {what}, got {len(value)}")
+    return [check(f"{name}[{l}]", number) for l, number in enumerate(value)]

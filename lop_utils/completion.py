@@ -136,7 +136,7 @@ def complete(
     The values are divided by the largest singular value of
     :math:`\frac1p\,\Omega\odot\Phi`, whose singular vectors are the start (`init.spectral`). Each
     step costs O(n k), n the number of observed entries, on one thread where n k is below 512 x 512.
-    Unless ``eta`` is given, the step size adapts itself by `rules.bold_driver`, below
+    Unless ``eta`` is given, the step size adapts itself by the bold driver (Battiti 1989), below
     `compression.stable_eta`.
 
     Parameters

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lop_utils import _checks, _files
 
-__all__ = ["NAMES", "Images", "fetch_images", "load_images"]
+__all__ = ["Images", "fetch_images", "load_images"]
 
-NAMES = ("digits", "mnist", "fashion_mnist", "usps", "cifar10")
+_NAMES = ("digits", "mnist", "fashion_mnist", "usps", "cifar10")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -234,7 +234,7 @@ def fetch_images(
     >>> digits, digits.X.dtype, digits.X.shape
     (Images(digits, 1797 of 8 x 8), torch.float32, torch.Size([64, 1797]))
     """
-    _checks.one_of("name", name, NAMES)
+    _checks.one_of("name", name, _NAMES)
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype: wanted a floating-point dtype, got {dtype!r}")
     if name == "digits":

@@ -134,8 +134,8 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
 
     Parameters
     ----------
-    X, Y : Tensor, shapes (d_x, N) and (d_y, N)
-        Inputs and labels in columns.
+    X, Y : Tensor, shapes (d_x, N) and (d_y, N), or (..., d_y, N)
+        Inputs and labels in columns; labels of all runs or of each.
 
     Examples
     --------
@@ -143,13 +143,13 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
     >>> value.item(), G.item()
     (2.0, 4.0)
     """
-    X, Y = _samples(X, Y)
-    return _half_squares((len(Y), len(X)), "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
+    X, Y = _samples(X, Y, runs=True)
+    return _half_squares((Y.shape[-2], len(X)), "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
 
 
-def _samples(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-    X, Y = _checks.matrix("X", X), _checks.matrix("Y", Y)
-    _checks.fits("Y", Y, (Y.shape[0], X.shape[1]), "X", X)
+def _samples(X: Tensor, Y: Tensor, runs: bool = False) -> tuple[Tensor, Tensor]:
+    X, Y = _checks.matrix("X", X), _checks.matrix("Y", Y, runs=runs)
+    _checks.fits("Y", Y, (*Y.shape[:-1], X.shape[1]), "X", X)
     return X, Y
 
 
@@ -213,8 +213,8 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
 
     Parameters
     ----------
-    X, Y : Tensor, shapes (d_0, N) and (d_L, N)
-        Inputs and labels in columns.
+    X, Y : Tensor, shapes (d_0, N) and (d_L, N), or (..., d_L, N)
+        Inputs and labels in columns; labels of all runs or of each.
     activations : sequence of callable or None
         One behind each layer.
     alpha : float
@@ -226,7 +226,7 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
     >>> value.item(), [G.item() for G in grads]
     (0.5, [-1.0, -1.0])
     """
-    (X, Y), alpha = _samples(X, Y), _checks.positive("alpha", alpha)
+    (X, Y), alpha = _samples(X, Y, runs=True), _checks.positive("alpha", alpha)
 
     def loss(Ws: Sequence[Tensor]) -> ValueAndGradients:
         if torch.is_inference_mode_enabled():
@@ -235,7 +235,7 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
         _checks.fits("Ws[0]", params[0], (*params[0].shape[:-1], X.shape[0]), "X", X)
         with torch.enable_grad():
             f = _features(params, X, _one_each(activations, len(params)))[-1]
-            _checks.fits("f(X)", f, (*params[0].shape[:-2], *Y.shape), "Y", Y)
+            _checks.fits("f(X)", f, (*params[0].shape[:-2], *Y.shape[-2:]), "Y", Y)
             value = 0.5 * (alpha * f - Y).square().sum((-2, -1))
             grads = torch.autograd.grad(value.sum(), params)
         return ValueAndGradients(value.detach(), list(grads))
@@ -250,7 +250,8 @@ class Minibatches:
     so that a run goes on digit for digit.
 
     A call draws ``batch`` of the N samples without replacement, the same for all runs, scales
-    their loss by N / batch, and costs what the batch costs.
+    their loss by N / batch, and costs what the batch costs. Label noise is drawn anew, too, for
+    each run: the gradient is right on average, the value larger.
 
     Parameters
     ----------
@@ -261,8 +262,14 @@ class Minibatches:
         Inputs and labels in columns.
     batch : int
         Samples a call.
+    noise : float
+        Standard deviation of the Gaussian noise on each label.
     generator : torch.Generator or int, optional
         Source of randomness, on the CPU, or a seed; torch's global one if absent.
+
+    References
+    ----------
+    Blanc et al. (2020), arXiv:1904.09080, for label noise.
 
     Examples
     --------
@@ -278,12 +285,14 @@ class Minibatches:
         Y: Tensor,
         *,
         batch: int,
+        noise: float = 0.0,
         generator: torch.Generator | int | None = None,
     ) -> None:
         self.make, (self.X, self.Y) = make, _samples(X, Y)
         self.batch, self.N = _checks.count("batch", batch, at_least=1), self.X.shape[1]
         if self.batch > self.N:
             raise ValueError(f"batch: wanted at most N = {self.N} samples, got {batch}")
+        self.noise = _checks.nonnegative("noise", noise)
         self.generator = _checks.seeded(generator) or torch.default_generator
 
     def draw(self) -> Tensor:
@@ -299,6 +308,11 @@ class Minibatches:
     def __call__(self, Ws: Sequence[Tensor]) -> ValueAndGradients:
         """Return the loss of the next batch at these layers."""
         drawn = self.draw().to(self.X.device)
-        value, grads = self.make(self.X[:, drawn], self.Y[:, drawn])(Ws)
+        X, Y = self.X[:, drawn], self.Y[:, drawn]
+        if self.noise:
+            shape = (*_tensors(Ws)[0].shape[:-2], *Y.shape)
+            drawn = torch.randn(shape, generator=self.generator, dtype=Y.dtype)
+            Y = Y + self.noise * drawn.to(Y.device)
+        value, grads = self.make(X, Y)(Ws)
         weight = self.N / self.batch
         return ValueAndGradients(weight * value, [weight * G for G in grads])

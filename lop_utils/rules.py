@@ -2,8 +2,9 @@ r"""Update rules: how a method turns the gradients of the layers into the next l
 
 A `Rule` is what it remembers at the start and a step. The trainer, `descent.train`, hands it the
 gradients :math:`G_l = \nabla_l\ell + \lambda W_l`, decay included, and the step size of each layer;
-a new method is a function here that returns a `Rule`. The law of parsimony holds for the rules
-that are linear in the gradients seen so far: `gradient_descent` and `momentum`.
+a new method is a function here that returns a `Rule`. The law of parsimony holds for rules linear
+in the gradients seen so far, `gradient_descent`, `momentum` and `nesterov`, and its blocks stay for
+spectral functions of these, such as `muon`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lop_utils import _checks
+from lop_utils import _checks, spectra
 
 __all__ = [
     "Memory",
     "Rule",
     "StepSize",
-    "bold_driver",
     "from_torch",
     "gradient_descent",
     "momentum",
-    "step_sizes",
+    "muon",
+    "nesterov",
 ]
 
 Memory = dict[str, list[Tensor]]
@@ -48,35 +49,6 @@ class Rule(NamedTuple):
 
 StepSize = float | Sequence[float] | Tensor
 """One number for all layers, one for each layer, or a tensor with one for each run."""
-
-
-def step_sizes(eta: StepSize, Ws: Sequence[Tensor]) -> list[float] | list[Tensor]:
-    """Return the step size of each layer.
-
-    Parameters
-    ----------
-    eta : float, sequence of float, or Tensor
-        One for all layers; one for each, where 0 freezes a layer; or one for each run, as a
-        tensor of the runs' axes.
-    Ws : sequence of Tensor
-        Layers.
-
-    Returns
-    -------
-    list
-        L of them: numbers, or tensors of shape ``(..., 1, 1)``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are others than one, L or one for each run, or one is out of range.
-
-    Examples
-    --------
-    >>> step_sizes(0.1, [torch.eye(2), torch.eye(2)])
-    [0.1, 0.1]
-    """
-    return _rates(eta, _checks.chain("Ws", Ws))
 
 
 def _rates(eta: StepSize, Ws: list[Tensor]) -> list[float] | list[Tensor]:
@@ -109,10 +81,6 @@ def _moved(Ws: list[Tensor], grads: list[Tensor], rates: list) -> list[Tensor]:
 def gradient_descent() -> Rule:
     r"""Return plain gradient descent, :math:`W_l \leftarrow W_l - \eta_l G_l`.
 
-    Returns
-    -------
-    Rule
-
     Examples
     --------
     >>> W, G = torch.tensor([[1.0]]), torch.tensor([[0.5]])
@@ -135,10 +103,6 @@ def momentum(beta: float) -> Rule:
     ----------
     beta : float
         From 0, which is `gradient_descent`, to below 1.
-
-    Returns
-    -------
-    Rule
 
     Raises
     ------
@@ -166,6 +130,106 @@ def momentum(beta: float) -> Rule:
         return _moved(Ws, velocity, rates), {"velocity": velocity}
 
     return Rule("momentum", start, step)
+
+
+def nesterov(beta: float) -> Rule:
+    r"""Return Nesterov's momentum, which looks one step of the velocity ahead.
+
+    .. math:: M_l \leftarrow \beta M_l + G_l, \qquad W_l \leftarrow W_l - \eta_l(G_l + \beta M_l)
+
+    The layers are those at which gradients are taken, as in torch; the method as it was published
+    keeps the layers before the look ahead.
+
+    Parameters
+    ----------
+    beta : float
+        From 0, which is `gradient_descent`, to below 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``beta`` is out of range.
+
+    References
+    ----------
+    Nesterov (1983), Soviet Mathematics Doklady 27; the form is that of Sutskever et al. (2013).
+
+    Examples
+    --------
+    >>> rule, W, G = nesterov(0.5), torch.tensor([[1.0]]), torch.tensor([[1.0]])
+    >>> rule.step([W], None, [G], [0.1], 0.0, rule.start([W]))[0]  # 1.5 times a plain step
+    [tensor([[0.8500]])]
+    """
+    beta, plain = _checks.fraction("beta", beta), momentum(beta)
+
+    def step(Ws, value, grads, rates, lam, memory):
+        _, memory = plain.step(Ws, value, grads, rates, lam, memory)
+        ahead = [
+            torch.add(G, M, alpha=beta) for G, M in zip(grads, memory["velocity"], strict=True)
+        ]
+        return _moved(Ws, ahead, rates), memory
+
+    return plain._replace(name="Nesterov", step=step)
+
+
+def muon(
+    beta: float = 0.95, orthogonalise: Callable[[Tensor], Tensor] = spectra.newton_schulz
+) -> Rule:
+    r"""Return Muon: momentum whose every step has singular values near one.
+
+    With the layers' gradients :math:`G_l` without decay and ``f`` = ``orthogonalise``
+
+    .. math::
+
+        M_l \leftarrow \beta M_l + (1 - \beta) G_l, \qquad W_l \leftarrow (1 - \eta_l\lambda) W_l
+        - \eta_l \sqrt{\max(1, d_l/d_{l-1})}\, f(\beta M_l + (1 - \beta) G_l)
+
+    This is `torch.optim.Muon` in the precision of the layers; that one orthogonalises in bfloat16.
+
+    Parameters
+    ----------
+    beta : float
+        Momentum, from 0 to below 1.
+    orthogonalise : callable
+        Takes a matrix, or one for each run, and returns another of its shape: five steps of
+        `spectra.newton_schulz` unless another is given, as `spectra.polar` with its ``rtol``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``beta`` is out of range or ``orthogonalise`` no function.
+
+    References
+    ----------
+    Jordan et al. (2024), https://kellerjordan.github.io/posts/muon.
+
+    Examples
+    --------
+    >>> rule, W = muon(beta=0.0), torch.zeros(2, 2)
+    >>> G = torch.tensor([[3.0, 0.0], [0.0, -3.0]])  # what its size is does not matter
+    >>> rule.step([W], None, [G], [0.1], 0.0, rule.start([W]))[0]
+    [tensor([[-0.0698,  0.0000],
+            [ 0.0000,  0.0698]])]
+    """
+    beta = _checks.fraction("beta", beta)
+    if not callable(orthogonalise):
+        kind = type(orthogonalise).__name__
+        raise TypeError(f"orthogonalise: wanted a function of a matrix, got {kind}")
+
+    def start(Ws):
+        return {"momentum": [torch.zeros_like(W) for W in Ws]}
+
+    def step(Ws, value, grads, rates, lam, memory):
+        if lam:  # it shrinks the layers, and has no part in what is orthogonalised
+            grads = [torch.sub(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
+        M = [torch.lerp(G, A, beta) for G, A in zip(grads, memory["momentum"], strict=True)]
+        steps = [orthogonalise(torch.lerp(G, A, beta)) for G, A in zip(grads, M, strict=True)]
+        steps = [max(1, S.shape[-2] / S.shape[-1]) ** 0.5 * S for S in steps]
+        if lam:
+            steps = [torch.add(S, W, alpha=lam) for S, W in zip(steps, Ws, strict=True)]
+        return _moved(Ws, steps, rates), {"momentum": M}
+
+    return Rule("Muon", start, step)
 
 
 def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:
@@ -221,67 +285,3 @@ def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:
         return params, {name: [method.state[W][name] for W in params] for name in names}
 
     return Rule(optimiser.__name__, lambda Ws: {}, step)
-
-
-def bold_driver(*, grow: float = 1.05, shrink: float = 0.5, most: float) -> Rule:
-    r"""Return gradient descent that adapts its step size and takes bad steps back.
-
-    After a step that did not raise the loss the step sizes grow by a factor; one that did is
-    undone, and they shrink. ``eta`` is where they start; their ratios stay.
-
-    Parameters
-    ----------
-    grow, shrink : float
-        The two factors.
-    most : float
-        How far the step sizes may grow, as a multiple of ``eta``.
-
-    Returns
-    -------
-    Rule
-        It remembers ``kept`` and ``kept_grads``, the last layers that were accepted, their
-        ``kept_value`` (loss, and loss with decay) and the ``factor`` of the step sizes. An
-        iterate's own layers are those tried next.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a factor is not positive; from the trainer, if there are several runs.
-
-    References
-    ----------
-    Battiti (1989), Complex Systems 3.
-
-    Examples
-    --------
-    >>> rule, W, G = bold_driver(most=2.0), torch.tensor([[1.0]]), torch.tensor([[1.0]])
-    >>> Ws, memory = rule.step([W], torch.tensor(0.5), [G], [4.0], 0.0, {})
-    >>> Ws, memory = rule.step(Ws, torch.tensor(4.5), [-3 * G], [4.0], 0.0, memory)  # worse
-    >>> Ws, memory["factor"]
-    ([tensor([[-1.]])], [tensor(0.5000, dtype=torch.float64)])
-    """
-    grow, shrink = _checks.positive("grow", grow), _checks.positive("shrink", shrink)
-    most = _checks.positive("most", most)
-
-    def step(Ws, value, grads, rates, lam, memory):
-        factor = memory["factor"][0] if memory else torch.ones((), dtype=torch.float64)
-        decay = 0.5 * lam * sum(W.square().sum() for W in Ws) if lam else 0.0
-        found = {"kept": Ws, "kept_grads": grads, "kept_value": [value, value + decay]}
-        if memory:
-            rounded = 1 + 64 * torch.finfo(value.dtype).eps
-            # Where the start is small the loss falls by less than it is rounded; NaN is refused.
-            if value + decay <= rounded * memory["kept_value"][1]:
-                factor = (grow * factor).clamp(max=most)
-            else:
-                factor = shrink * factor
-                found = {name: memory[name] for name in found}
-                Ws, grads = found["kept"], found["kept_grads"]
-        rates = [factor.item() * rate for rate in rates]
-        return _moved(Ws, grads, rates), {**found, "factor": [factor]}
-
-    def start(Ws):
-        if Ws[0].ndim > 2:
-            raise ValueError(f"Ws: wanted one run, got {tuple(Ws[0].shape[:-2])} side by side")
-        return {}
-
-    return Rule("bold driver", start, step)

@@ -1,12 +1,13 @@
-"""Angles between subspaces and vectors in radians, and four ways to count a spectrum's size.
+"""Angles of subspaces and vectors in radians, three counts of a spectrum, two polar factors.
 
 A spectrum ``s``, of shape (..., k), holds the singular values of each matrix: finite, not negative
 and not all zero. Its common scale does not matter, and half precision becomes float32.
 
 Sources: Björck and Golub (1973), doi:10.1090/S0025-5718-1973-0348991-3, for the principal angles;
 Roy and Vetterli (2007), EUSIPCO, and Huh et al. (2023), arXiv:2103.10427, for the effective rank;
-Rudelson and Vershynin (2007), doi:10.1145/1255443.1255449, for the stable rank; public code of
-Wang et al. (2025), arXiv:2311.02960, for the share of the nuclear norm, 0.95 there.
+public code of
+Wang et al. (2025), arXiv:2311.02960, for the share of the nuclear norm, 0.95 there; Jordan et al.
+(2024), https://kellerjordan.github.io/posts/muon, for the iteration in `newton_schulz`.
 """
 
 from typing import NamedTuple
@@ -19,11 +20,12 @@ from lop_utils import _checks
 __all__ = [
     "SingularAngles",
     "effective_rank",
+    "newton_schulz",
     "nuclear_norm_rank",
     "numerical_rank",
+    "polar",
     "principal_angles",
     "singular_angles",
-    "stable_rank",
     "vector_angles",
 ]
 
@@ -193,27 +195,6 @@ def effective_rank(s: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(p).sum(-1))
 
 
-def stable_rank(s: Tensor) -> Tensor:
-    r"""Return :math:`\|A\|_F^2 / \|A\|_2^2`, from the singular values of ``A``.
-
-    Parameters
-    ----------
-    s : Tensor, shape (..., k)
-
-    Returns
-    -------
-    Tensor, shape (...)
-        Between 1 and the rank; moves little when small singular values do.
-
-    Examples
-    --------
-    >>> stable_rank(torch.tensor([2.0, 1.0, 1.0])).item()
-    1.5
-    """
-    s, peak = _spectrum(s)
-    return (s / peak).square().sum(-1)
-
-
 def numerical_rank(s: Tensor, rtol: float) -> Tensor:
     """Return how many singular values are above ``rtol`` times the largest.
 
@@ -267,3 +248,60 @@ def nuclear_norm_rank(s: Tensor, share: float) -> Tensor:
     sums = (s.double() / peak.double()).cumsum(-1)
     rounding = s.shape[-1] * torch.finfo(torch.float64).eps
     return (sums < share * (1 - rounding) * sums[..., -1:]).sum(-1) + 1
+
+
+def polar(G: Tensor, rtol: float) -> Tensor:
+    r"""Return :math:`UV^\top` of :math:`G = U\Sigma V^\top`, small singular values set to zero.
+
+    Parameters
+    ----------
+    G : Tensor, shape (..., m, n)
+    rtol : float
+        At least 0 and below 1: what is at most this share of the largest counts as zero. With 0
+        rounding noise becomes one, too.
+
+    Returns
+    -------
+    Tensor, shape (..., m, n)
+        The nearest orthogonal matrix on what is kept; zero where G is zero.
+
+    Examples
+    --------
+    >>> polar(torch.diag(torch.tensor([2.0, -3.0, 1e-12])), rtol=1e-6).diagonal()
+    tensor([ 1., -1.,  0.])
+    """
+    G, rtol = _checks.matrix("G", G, runs=True), _checks.fraction("rtol", rtol)
+    U, s, Vh = torch.linalg.svd(G, full_matrices=False)
+    return (U * (s > rtol * s[..., :1]).to(U)[..., None, :]) @ Vh
+
+
+def newton_schulz(G: Tensor, steps: int = 5) -> Tensor:
+    r"""Return Muon's approximation of the polar factor, :math:`U f(\Sigma/\|G\|_F) V^\top`.
+
+    ``f`` is ``steps`` times the odd polynomial 3.4445 s - 4.7750 s^3 + 2.0315 s^5, in the
+    precision of G. Five times lift a small s by 3.4445^5 = 485 and bring a large one to between
+    0.7 and 1.2.
+
+    Parameters
+    ----------
+    G : Tensor, shape (..., m, n)
+    steps : int
+
+    Returns
+    -------
+    Tensor, shape (..., m, n)
+        Zero where G is zero.
+
+    Examples
+    --------
+    >>> newton_schulz(torch.diag(torch.tensor([3.0, 4.0, 5e-6], dtype=torch.float64))).diagonal()
+    tensor([0.7175, 0.8672, 0.0005], dtype=torch.float64)
+    """
+    G, steps = _checks.matrix("G", G, runs=True), _checks.count("steps", steps, at_least=1)
+    X = G.mT if G.shape[-2] > G.shape[-1] else G
+    X = X / X.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(X.dtype).tiny)
+    X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp(min=1)
+    for _ in range(steps):
+        A = X @ X.mT
+        X = 3.4445 * X + (2.0315 * A @ A - 4.7750 * A) @ X
+    return X.mT if G.shape[-2] > G.shape[-1] else X

@@ -13,8 +13,8 @@ PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
     "_files _scalars _threads",
     "_checks",
-    "init networks observed recursions rules spectra",
-    "features law losses",
+    "init networks observed recursions spectra",
+    "features law losses rules",
     "_adapting compression data descent factored images readouts",
     "_completing _gradients adapters",
     "adaptive completion",
@@ -22,7 +22,7 @@ LAYERS = [  # a module imports only from rows above its own
     "peft_bridge",
     "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
     "book._svg",
-    "book.lora_study book.plots",
+    "book.lora_study book.methods book.plots",
     "book.live",
 ]
 LAYER = {name: number for number, row in enumerate(LAYERS) for name in row.split()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from low_rank import low_rank_target
 
-from lop_utils import _completing, completion, compression, descent, losses, rules
+from lop_utils import _completing, completion, compression, descent, losses
 from lop_utils.networks import end_to_end
 from lop_utils.observed import ObservedEntries
 
@@ -208,8 +208,10 @@ def test_the_start_has_the_scale_that_a_singular_value_s_speed_asks_for():
 @pytest.mark.parametrize("most", [4.0, 200.0])
 def test_the_step_size_adapts_by_its_rule(monkeypatch, most):
     given = []
-    bold = rules.bold_driver
-    monkeypatch.setattr(rules, "bold_driver", lambda **kw: given.append(kw) or bold(most=most))
+    bold = _completing.bold_driver
+    monkeypatch.setattr(
+        _completing, "bold_driver", lambda **kw: given.append(kw) or bold(most=most)
+    )
     result = complete(steps=300, every=1)
     assert given == [{"most": 4.0}]
     eta, first = result.history["eta"], 0.25 * compression.stable_eta(1.0, 5.0, 3)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from lop_utils import _files, descent, rules
+from lop_utils import _completing, _files, descent, rules
 from lop_utils.losses import Minibatches, least_squares, network, squared_error
 from lop_utils.networks import stack
 
@@ -38,9 +38,9 @@ def kind_of(start):
     return {"dtype": Ws[0].dtype, "device": Ws[0].device}
 
 
-def drawn(start, steps, seed=3, make=least_squares, **options):
+def drawn(start, steps, seed=3, make=least_squares, noise=0.0, **options):
     data = X.to(**kind_of(start))
-    loss = Minibatches(make, data, PHI.to(data) @ data, batch=2, generator=seed)
+    loss = Minibatches(make, data, PHI.to(data) @ data, batch=2, noise=noise, generator=seed)
     return descent.train(start, loss, steps=steps, **{"eta": 1e-3} | options)
 
 
@@ -62,8 +62,10 @@ RUNS = {
     "gradient-descent": run_of(lam=0.1),
     "momentum": run_of(rules.momentum(0.9), lam=0.1, eta=[0.02, 0.01]),
     "adam": run_of(rules.from_torch(torch.optim.Adam), eta=lambda t: 0.01 / (1 + t)),
-    "bold-driver": run_of(rules.bold_driver(most=4.0), eta=0.3),
+    "bold-driver": run_of(_completing.bold_driver(most=4.0), eta=0.3),
+    "muon": run_of(rules.muon(), lam=0.1, eta=0.003),
     "drawn": drawn,
+    "noise-drawn": lambda start, steps: drawn(start, steps, noise=0.5),
     "drawn-global": lambda start, steps: drawn(start, steps, seed=None),
     "network": relu,
     "three": run_of(rules.momentum(0.5), eta=torch.tensor([0.02, 0.01, 0.03])),

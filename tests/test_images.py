@@ -19,7 +19,7 @@ from loopback import md5, refusing, serving
 from lop_utils import _files, images
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-DOWNLOADED = [name for name in images.NAMES if name != "digits"]
+DOWNLOADED = [name for name in images._NAMES if name != "digits"]
 each_set = pytest.mark.parametrize("name", DOWNLOADED)
 
 # A few images in each published format, written by means other than those that read them

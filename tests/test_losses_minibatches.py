@@ -66,6 +66,35 @@ def test_minibatches_are_unbiased_and_follow_their_generator():
     assert everything.value.item() == pytest.approx(full.value.item(), rel=1e-13)
 
 
+def test_label_noise_is_drawn_anew_for_every_call_and_run():
+    delta, draws = 0.3, 4000
+
+    def labels(X, Y):
+        return lambda Ws: ValueAndGradients(Y, [X])
+
+    noisy = Minibatches(labels, X, Y, batch=N, noise=delta, generator=0)
+    runs = stack([WS, WS])
+    order = torch.stack([noisy(runs).value for _ in range(2)])
+    assert order.shape == (2, 2, DY, N) and len(order.flatten().unique()) == 4 * DY * N
+    fixed = Minibatches(
+        labels, torch.ones(1, 1), torch.zeros(1, 1), batch=1, noise=delta, generator=0
+    )
+    drawn = torch.stack([fixed(WS).value for _ in range(draws)])
+    assert drawn.mean().abs() < 5 * delta / draws**0.5
+    assert (drawn.std() / delta - 1).abs() < 5 / (2 * draws) ** 0.5
+    # The gradient is that of the labels which the noise made, for each run.
+    for make in (least_squares, lambda X, Y: network(X, Y, [None] * 3)):
+        value, grads = Minibatches(make, X, Y, batch=N, noise=delta, generator=5)(runs)
+        generator = torch.Generator().manual_seed(5)
+        drawn = torch.randperm(N, generator=generator)
+        noise = torch.randn(2, DY, N, generator=generator, **F64)
+        for run in range(2):
+            once = least_squares(X[:, drawn], Y[:, drawn] + delta * noise[run])(WS)
+            assert value[run].item() == pytest.approx(once.value.item(), rel=1e-12)
+            for G, H in zip(grads, once.grads, strict=True):
+                assert (G[run] - H).abs().max() < 1e-12 * H.abs().max()
+
+
 class Sizes(TorchDispatchMode):
     """Which operations see a tensor of more numbers than that, and how large their results are."""
 
@@ -95,6 +124,7 @@ def test_a_step_costs_what_its_batch_costs(n):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: Minibatches(None, X, Y, batch=1, noise=-1), "noise: wanted noise >= 0, got -1"),
         (lambda: Minibatches(None, X, Y, batch=0), "batch: wanted batch >= 1, got 0"),
         (lambda: Minibatches(None, X, Y, batch=8), "batch: wanted at most N = 7 samples, got 8"),
         (

@@ -220,7 +220,12 @@ ROWS = {
         degrees={"W": 0, "W_ref": 0},
     ),
     "spectra.effective_rank": Row(lambda d: d("s"), spectra.effective_rank, degrees={"s": 0}),
-    "spectra.stable_rank": Row(lambda d: d("s"), spectra.stable_rank, degrees={"s": 0}),
+    "spectra.polar": Row(
+        lambda d: {"G": d.matrix(4, 3), "rtol": 1e-6}, spectra.polar, degrees={"G": 0}
+    ),
+    "spectra.newton_schulz": Row(
+        lambda d: {"G": d.matrix(4, 3), "steps": 5}, spectra.newton_schulz, degrees={"G": 0}
+    ),
     "spectra.numerical_rank": Row(
         lambda d: d("s", rtol=0.3), spectra.numerical_rank, degrees={"s": 0}
     ),
@@ -306,11 +311,6 @@ ROWS = {
         lambda Ws, X, Y, alpha: tuple(losses.network(X, Y, [torch.relu, None], alpha=alpha)(Ws)),
         **UNCHECKED,
     ),
-    "rules.step_sizes": Row(
-        lambda d: d("Ws", eta=0.1),
-        lambda Ws, eta: rules.step_sizes(eta, Ws),
-        UNCHECKED["but"].replace("sparse", "$."),
-    ),
     "rules.gradient_descent": Row(
         lambda d: {"Ws": [d.matrix(2, 4, 5), d.matrix(2, 3, 4)], "eta": 0.1 * d.matrix(2).abs()},
         lambda Ws, eta: trained(Ws, losses.squared_error(ONES), rules.gradient_descent(), eta=eta),
@@ -324,9 +324,13 @@ ROWS = {
         lambda d: d("Ws"),
         lambda Ws: trained(Ws, losses.squared_error(ONES), rules.from_torch(torch.optim.Adam)),
     ),
-    "rules.bold_driver": Row(
-        lambda d: d("Ws", grow=1.1, shrink=0.5, most=2.0),
-        lambda Ws, **factors: trained(Ws, losses.squared_error(ONES), rules.bold_driver(**factors)),
+    "rules.nesterov": Row(
+        lambda d: d("Ws", beta=0.5),
+        lambda Ws, beta: trained(Ws, losses.squared_error(ONES), rules.nesterov(beta)),
+    ),
+    "rules.muon": Row(
+        lambda d: d("Ws", beta=0.5),
+        lambda Ws, beta: trained(Ws, losses.squared_error(ONES), rules.muon(beta)),
     ),
     "recursions.rho_recursion": Row(
         lambda d: {"eps": 0.5, "eta": 0.1, "lam": 0.1, "L": 3, "steps": 4},
@@ -341,7 +345,7 @@ ROWS = {
         lambda d: {"eps": 0.5, "tau": d.s, "lam": 0.1, "L": 3}, recursions.rho_flow, "tau: empty"
     ),
     "losses.Minibatches": Row(
-        lambda d: d("Ws X Y", batch=3, generator=5),
+        lambda d: d("Ws X Y", batch=3, noise=0.1, generator=5),
         lambda Ws, X, Y, **how: tuple(losses.Minibatches(losses.least_squares, X, Y, **how)(Ws)),
         f"{SEED}|{UNCHECKED['but']}",
         options=UNCHECKED["options"],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-from lop_utils import descent, rules
+from lop_utils import descent, rules, spectra
 from lop_utils.losses import squared_error
 
 F64 = {"dtype": torch.float64}
@@ -44,6 +44,7 @@ def gap(run, states):
 RULES = {
     "gradient descent": (rules.gradient_descent, SGD, {}),
     "momentum": (lambda: rules.momentum(0.9), SGD, {"momentum": 0.9}),
+    "Nesterov": (lambda: rules.nesterov(0.9), SGD, {"momentum": 0.9, "nesterov": True}),
     "no momentum": (lambda: rules.momentum(0.0), SGD, {}),
     "torch's SGD": (lambda: rules.from_torch(SGD, momentum=0.9), SGD, {"momentum": 0.9}),
     "Adam": (lambda: rules.from_torch(Adam), Adam, {}),
@@ -92,38 +93,36 @@ def test_a_step_changes_nothing_that_goes_in(make):
         Ws, memory = after, more
 
 
-def test_bold_driver_is_what_it_says():
-    loss, eta, lam, most = squared_error(PHI), 0.4, 0.2, 3.0
-    rule = rules.bold_driver(grow=1.5, shrink=0.3, most=most)
-    run = descent.train(WS, loss, rule, eta=(eta, eta / 2), lam=lam, steps=60)
-    Ws, factor, kept, events = WS, 1.0, None, []
-    for it in run:
-        assert max((W - V).abs().max() for W, V in zip(it.Ws, Ws, strict=True)) < 1e-12
-        value, grads = loss(Ws)
-        total = value + lam / 2 * sum(W.square().sum() for W in Ws)
-        if kept is None or total <= kept[2] * (1 + 64 * torch.finfo(torch.float64).eps):
-            events.append("kept" if kept is None else "capped" if factor * 1.5 > most else "grown")
-            factor = 1.0 if kept is None else min(most, factor * 1.5)
-            kept = Ws, [G + lam * W for G, W in zip(grads, Ws, strict=True)], total
-        else:
-            events.append("undone")
-            factor *= 0.3
-        Ws = [W - factor * e * G for W, G, e in zip(kept[0], kept[1], (eta, eta / 2), strict=True)]
-    assert {"undone", "grown"} <= set(events)
-    small = descent.train(WS, loss, rules.bold_driver(most=1.3), eta=1e-3, steps=20)
-    factors = [it.memory["factor"][0].item() for it in small if it.t]
-    assert factors[:3] == pytest.approx([1, 1.05, 1.05**2]) and factors[-1] == 1.3
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "Ws", [WS, [W.mT.contiguous() for W in reversed(WS)]], ids=["wide", "tall"]
+)
+def test_muon_is_torch_s_but_for_the_precision(monkeypatch, lam, Ws):
+    loss = squared_error(PHI if Ws is WS else PHI.mT)
+
+    def run(rule, lam=0.0):
+        return descent.record(
+            descent.train(Ws, loss, rule, eta=0.02, lam=lam, steps=30),
+            a=lambda it: it.Ws[0],
+            b=lambda it: it.Ws[1],
+        )
+
+    def apart(one, two):
+        return max((one[name] - two[name]).abs().max().item() for name in "ab")
+
+    ours = run(rules.muon(0.9), lam)
+    theirs = rules.from_torch(torch.optim.Muon, momentum=0.9, weight_decay=lam)
+    assert 1e-4 < apart(ours, run(theirs)) < 0.05  # bfloat16
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self)
+    assert apart(ours, run(theirs)) < 1e-12
+    assert apart(run(rules.muon(0.8), lam), run(theirs)) > 1e-4
 
 
-def test_bold_driver_takes_back_what_is_no_number_and_lets_rounding_pass():
-    def steps(values):
-        rule, memory, W = rules.bold_driver(most=8.0), {}, torch.ones(1, 1, **F64)
-        for value in values:
-            memory = rule.step([W], torch.tensor(value, **F64), [W], [0.1], 0.0, memory)[1]
-        return memory["factor"][0].item()
-
-    assert steps([1.0, math.nan]) == steps([1.0, math.inf]) == steps([1.0, 1.1]) == 0.5
-    assert steps([1.0, 1.0]) == steps([1.0, 1 + 1e-14]) == 1.05 and steps([1.0, 1 + 2e-14]) == 0.5
+def test_muon_takes_another_polar_factor():
+    loss, (G,) = squared_error(PHI), squared_error(PHI)([torch.zeros(3, 4, **F64)]).grads
+    exact = rules.muon(0.0, lambda A: spectra.polar(A, 1e-10))
+    *_, it = descent.train([torch.zeros(3, 4, **F64)], loss, exact, eta=0.1, steps=1)
+    assert (it.Ws[0] + 0.1 * spectra.polar(G, 1e-10)).abs().max() < 1e-15
 
 
 @pytest.mark.parametrize(
@@ -139,14 +138,14 @@ def test_bold_driver_takes_back_what_is_no_number_and_lets_rounding_pass():
 )
 def test_step_sizes_of_all_and_of_each_layer(eta, expected):
     for Ws in (WS, BOTH):
-        assert rules.step_sizes(eta, Ws) == expected
+        assert rules._rates(eta, Ws) == expected
 
 
 @pytest.mark.parametrize(
     "eta", [torch.tensor([0.5, 0.25]), np.array([0.5, 0.25]), torch.tensor([2, 1])]
 )
 def test_step_sizes_of_each_run(eta):
-    for rate in rules.step_sizes(eta, BOTH):
+    for rate in rules._rates(eta, BOTH):
         assert rate.shape == (2, 1, 1) and rate.dtype == torch.float64
         assert rate.flatten().tolist() == eta.tolist()
 
@@ -186,17 +185,12 @@ def test_step_sizes_out_of_range_are_named_at_the_call(eta, Ws, error, message):
         (lambda: rules.momentum(1), ValueError, "beta: wanted 0 <= beta < 1, got 1"),
         (lambda: rules.momentum(-0.1), ValueError, "beta: wanted 0 <= beta < 1, got -0.1"),
         (lambda: rules.momentum(math.nan), ValueError, "beta: wanted a finite number, got nan"),
-        (lambda: rules.bold_driver(most=0), ValueError, "most: wanted most > 0, got 0"),
-        (lambda: rules.bold_driver(most=1, grow=0), ValueError, "grow: wanted grow > 0, got 0"),
-        (lambda: rules.bold_driver(most=1, shrink=-1), ValueError, "shrink: wanted shrink > 0, go"),
         (lambda: rules.from_torch("Adam"), TypeError, "optimiser: wanted a class of torch.optim,"),
         (lambda: rules.from_torch(torch.nn.ReLU), TypeError, "optimiser: wanted a class of torch."),
         (lambda: rules.from_torch(Adam, lr=0.1), TypeError, "lr: wanted eta of the trainer in its"),
-        (
-            lambda: rules.bold_driver(most=1).start(BOTH),
-            ValueError,
-            "Ws: wanted one run, got (2,) s",
-        ),
+        (lambda: rules.nesterov(1), ValueError, "beta: wanted 0 <= beta < 1, got 1"),
+        (lambda: rules.muon(beta=-1), ValueError, "beta: wanted 0 <= beta < 1, got -1"),
+        (lambda: rules.muon(orthogonalise=5), TypeError, "orthogonalise: wanted a function of a "),
     ],
 )
 def test_rules_refuse(make, error, message):

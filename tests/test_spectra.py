@@ -86,18 +86,12 @@ def effective_rank_by_loop(s):
     return math.exp(-sum(x * math.log(x) for x in p if x > 0))
 
 
-def stable_rank_by_norms(s):
-    A = np.diag(s)
-    return np.linalg.norm(A) ** 2 / np.linalg.norm(A, 2) ** 2
-
-
 def numerical_rank_by_loop(s):
     return sum(x > 1e-6 * max(s) for x in s)
 
 
 RANKS = {
     "effective": (spectra.effective_rank, effective_rank_by_loop),
-    "stable": (spectra.stable_rank, stable_rank_by_norms),
     "numerical": (lambda s: spectra.numerical_rank(s, 1e-6), numerical_rank_by_loop),
 }
 each_rank = pytest.mark.parametrize(("rank", "oracle"), RANKS.values(), ids=RANKS)
@@ -123,10 +117,9 @@ def test_k_equal_values_have_rank_k_at_every_scale(rank, oracle, scale):
 
 
 def test_ranks_of_a_halving_spectrum_in_closed_form():
-    # s_i = 2^-i: p_i = 2^-(i+1), so the entropy is 2 log 2; the squares sum to 4/3.
+    # s_i = 2^-i: p_i = 2^-(i+1), so the entropy is 2 log 2.
     s = 0.5 ** torch.arange(60, **F64)
     assert spectra.effective_rank(s).item() == pytest.approx(4, rel=1e-13)
-    assert spectra.stable_rank(s).item() == pytest.approx(4 / 3, rel=1e-13)
     assert spectra.numerical_rank(s, 2.0**-10).item() == 10  # strictly above the threshold
     assert spectra.numerical_rank(s, 0).item() == 60
 
@@ -150,6 +143,45 @@ def test_one_value_less_would_be_less_than_the_share(generator):
         assert spectrum[: k - 1].sum() < 0.8 * spectrum.sum() < spectrum[:k].sum()
 
 
+# Polar factors
+
+
+def lifted(s, steps=5):
+    """What the iteration makes of one singular value of a matrix of norm one, in plain numbers."""
+    for _ in range(steps):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return s
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (6, 4), (4, 6)])
+@pytest.mark.parametrize("scale", [1.0, 1e-170, 1e170])
+def test_newton_schulz_acts_on_singular_values_alone(shape, scale, generator):
+    U, V = frame(shape[0], 4, generator), frame(shape[1], 4, generator)
+    s = torch.tensor([0.9, 0.4, 1e-7, 0.0], **F64)
+    given = spectra.newton_schulz(scale * (U * s) @ V.T)
+    wanted = torch.tensor([lifted(x / s.norm().item()) for x in s.tolist()], **F64)
+    assert (given - (U * wanted) @ V.T).abs().max() < 1e-13
+    assert wanted[2].item() == pytest.approx(3.4445**5 * 1e-7 / s.norm().item(), rel=1e-4)
+    two = torch.stack([U @ V.T, torch.zeros(shape, **F64)])
+    assert torch.equal(spectra.newton_schulz(two)[1], two[1])
+    assert torch.allclose(spectra.newton_schulz(two, steps=2)[0], lifted(0.5, 2) * two[0])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (6, 4), (4, 6)])
+def test_polar_equals_scipy_s_and_cuts_what_is_small(shape, generator):
+    G = torch.randn(3, *shape, generator=generator, **F64)
+    for A, Q in zip(G, spectra.polar(G, 0.0), strict=True):
+        side = "right" if shape[0] >= shape[1] else "left"
+        assert np.abs(scipy.linalg.polar(A.numpy(), side)[0] - Q.numpy()).max() < 1e-12
+    U, V = frame(shape[0], 4, generator), frame(shape[1], 4, generator)
+    A = (U * torch.tensor([1.0, 0.5, 1e-3, 1e-12], **F64)) @ V.T
+    for rtol, k in ((1e-6, 3), (0.1, 2), (0.0, 4)):
+        found = spectra.polar(A, rtol)
+        assert torch.linalg.matrix_rank(found).item() == k
+        assert (found - U[:, :k] @ V[:, :k].T).abs().max() < 1e-3 if k == 4 else 1e-12
+    assert not spectra.polar(0 * A, 0.0).any()
+
+
 # Kinds, device, dtype and refusals
 
 
@@ -158,7 +190,7 @@ def everything(kind, s, P, Q):
     W = P @ (torch.linspace(2, 1, 4, **kind)[:, None] * Q.T)
     angles = spectra.singular_angles(W, W + P[:, :1] @ Q[:, 1:2].T, 1)
     floats = [spectra.principal_angles(P, Q[:, :2]), spectra.vector_angles(P, Q), *angles]
-    floats += [spectra.effective_rank(s), spectra.stable_rank(s)]
+    floats += [spectra.effective_rank(s), spectra.polar(P, 0.1), spectra.newton_schulz(P)]
     s = s.sort(-1, True).values
     return floats, [spectra.numerical_rank(s, 0.1), spectra.nuclear_norm_rank(s, 0.7)]
 
@@ -202,8 +234,8 @@ def test_what_is_no_tensor_is_made_one(kind, inputs):
 
 def test_half_precision_and_extreme_columns():
     s = torch.full((4000,), 100.0, dtype=torch.float16)
-    for rank in (spectra.effective_rank, spectra.stable_rank):
-        assert rank(s).dtype == torch.float32 and rank(s).item() == pytest.approx(4000, rel=1e-5)
+    rank = spectra.effective_rank(s)
+    assert rank.dtype == torch.float32 and rank.item() == pytest.approx(4000, rel=1e-5)
     U, V = torch.eye(2), torch.ones(2, 2)
     angles = spectra.vector_angles(1e30 * U, 1e-30 * V)
     assert angles.tolist() == pytest.approx([math.pi / 4] * 2, rel=1e-6)

@@ -302,7 +302,7 @@ def study(tail: Tail, data: Cached, score, plan: Plan, file: Path) -> dict[str, 
     of, *lines = file.read_text(encoding="utf-8").splitlines()
     if of != str(plan):
         raise ValueError(f"{file}: wanted runs of {plan}, found others; delete it")
-    done = {tuple(key): scores for *key, scores in map(json.loads, lines)}
+    done = {tuple(row[:5]): row[5] for row in map(json.loads, lines)}
     order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
     test, tune, pool = order.split(
         [plan.testing, plan.tuning, len(order) - plan.testing - plan.tuning]
@@ -313,6 +313,7 @@ def study(tail: Tail, data: Cached, score, plan: Plan, file: Path) -> dict[str, 
     def scores(part: str, arm: str, n: int, rank: int, eta: float) -> list[float]:
         key = (part, arm, n, rank, eta)
         if key not in done:
+            start = time.perf_counter()
             rows, seeds = parts[part][0], list(parts[part][1])
             drawn = [
                 torch.randperm(len(pool), generator=torch.Generator().manual_seed(s)) for s in seeds
@@ -326,7 +327,7 @@ def study(tail: Tail, data: Cached, score, plan: Plan, file: Path) -> dict[str, 
                 predicted = train(tail, ARMS[arm], rank, eta, mine, data.at(rows), seeds, plan)
             done[key] = score(predicted, data.target[rows]).tolist()
             with file.open("a", encoding="utf-8") as kept:
-                kept.write(json.dumps([*key, done[key]]) + "\n")
+                kept.write(json.dumps([*key, done[key], time.perf_counter() - start]) + "\n")
             print(*key, *(f"{each:.3f}" for each in done[key]), flush=True)
         return done[key]
 
@@ -432,14 +433,16 @@ def main() -> None:
     of_images.add_argument("archive", type=Path, help="cifar-10-binary.tar.gz or cifar-100-...")
     given = parser.parse_args()
     os.environ["LOP_SCALE"] = "paper"
-    start, plan = time.perf_counter(), Plan()
+    plan = Plan()
     if given.what == "sentences":
         id, score, (tail, data) = "few-shot-sentences", pearson, sentences(plan)
     else:
         id = f"few-shot-{given.archive.name.partition('-binary')[0].replace('-', '')}"
         score, (tail, data) = accuracy, images(given.model, given.archive, 2000)
-    found = study(tail, data, score, plan, scale.checkpoint(id).with_suffix(".jsonl"))
-    seconds = time.perf_counter() - start
+    file = scale.checkpoint(id).with_suffix(".jsonl")
+    found = study(tail, data, score, plan, file)
+    # Of all sittings, since an interrupted run goes on.
+    seconds = sum(json.loads(line)[6] for line in file.read_text("utf-8").splitlines()[1:])
     scale.save_result(id, asdict(plan) | found, seed=0, device="cpu", seconds=seconds)
 
 

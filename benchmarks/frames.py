@@ -22,11 +22,17 @@ from lop_utils import compression, data, init, losses
 from lop_utils.book import live
 
 GOAL = 4e-3  # seconds a frame
-SMALL = {"law": {"steps": 100}, "completion": {"d": 16, "steps": 100}, "features": {"n": 2}}
+SMALL = {
+    "law": {"steps": 100},
+    "completion": {"d": 16, "steps": 100},
+    "features": {"n": 2},
+    "noise": {"steps": 1000},
+}
 LARGEST = {
     "law": {"r": 5, "L": 5, "steps": 2000},
     "completion": {"d": 64, "r": 5, "L": 4, "p": 1.0, "steps": 3000},
     "features": {"K": 5, "n": 40, "L": 8},
+    "noise": {"d": 50, "batch": 300, "steps": 200_000},
 }
 FRAMES = """
 globalThis.frames = [];
@@ -41,7 +47,8 @@ globalThis.requestAnimationFrame = (work) => frame((time) => {
 STEPS = """([settings, blocks, steps]) => {
   const M = lop.overlap(settings.d, settings.r, lop.uniform(1)), taken = [];
   for (let block = 0; block < blocks; block++) {
-    const network = new lop.Network(settings, M), began = performance.now();
+    const network = new lop.Network(settings, lop.coreStart(settings, M));
+    const began = performance.now();
     while (network.t < steps) network.advance();
     taken.push((performance.now() - began) / 1e3 / steps);
   }
@@ -63,7 +70,7 @@ def frames_of(browser, name: str, settings: dict, at_least: int) -> list[float]:
 
 def step_in_the_page(browser, settings: dict, blocks: int, steps: int) -> list[float]:
     page = browser.new_page()
-    names = "Network, overlap, uniform"
+    names = "coreStart, Network, overlap, uniform"
     code = f"{live.module('law')}\nglobalThis.lop = {{ {names} }};"
     page.add_script_tag(content=code, type="module")
     page.wait_for_function("() => globalThis.lop")

@@ -40,6 +40,7 @@ __all__ = [
     "layers",
     "matrix",
     "numbers",
+    "of_runs",
     "orthogonal_up_to",
     "places",
     "present",
@@ -140,6 +141,15 @@ def shaped(name: str, value: Any, shape: tuple[int, ...], *, runs: bool = False)
     if tuple(A.shape[-len(shape) :] if runs else A.shape) != tuple(shape):
         raise ValueError(f"{name}: wanted shape {tuple(shape)}, got {tuple(A.shape)}")
     return A
+
+
+def of_runs(name: str, A: Tensor, other: Tensor) -> None:
+    """Refuse a tensor with runs that are not those of another."""
+    if A.ndim > 2 and A.shape[:-2] != (runs := other.shape[:-2]):
+        got = tuple(A.shape)
+        raise ValueError(
+            f"{name}: wanted one of all runs or one of each of {tuple(runs)}, got {got}"
+        )
 
 
 def same_kind(name: str, A: Tensor, other_name: str, B: Tensor) -> None:

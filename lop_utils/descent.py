@@ -141,7 +141,7 @@ def _stream(ts, Ws, loss, rule, eta, rates, lam, every, memory) -> Iterator[Iter
             yield Iterate(t, kept, value.clone(), rules._copied(memory) | draws, rule.name)
         if t == ts[-1]:
             return
-        if lam:
+        if lam and not rule.decays:
             grads = [torch.add(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
         now = rules._rates(eta(t), Ws) if rates is None else rates
         Ws, memory = rule.step(Ws, value, grads, now, lam, memory)

@@ -144,7 +144,12 @@ def least_squares(X: Tensor, Y: Tensor) -> Loss:
     (2.0, 4.0)
     """
     X, Y = _samples(X, Y, runs=True)
-    return _half_squares((Y.shape[-2], len(X)), "X", X, lambda W: W @ X - Y, lambda R: R @ X.mT)
+
+    def residual(W: Tensor) -> Tensor:
+        _checks.of_runs("Y", Y, W)
+        return W @ X - Y
+
+    return _half_squares((Y.shape[-2], len(X)), "X", X, residual, lambda R: R @ X.mT)
 
 
 def _samples(X: Tensor, Y: Tensor, runs: bool = False) -> tuple[Tensor, Tensor]:
@@ -235,6 +240,7 @@ def network(X: Tensor, Y: Tensor, activations: Sequence[Activation], *, alpha: f
         _checks.fits("Ws[0]", params[0], (*params[0].shape[:-1], X.shape[0]), "X", X)
         with torch.enable_grad():
             f = _features(params, X, _one_each(activations, len(params)))[-1]
+            _checks.of_runs("Y", Y, f)
             _checks.fits("f(X)", f, (*params[0].shape[:-2], *Y.shape[-2:]), "Y", Y)
             value = 0.5 * (alpha * f - Y).square().sum((-2, -1))
             grads = torch.autograd.grad(value.sum(), params)
@@ -250,8 +256,7 @@ class Minibatches:
     so that a run goes on digit for digit.
 
     A call draws ``batch`` of the N samples without replacement, the same for all runs, scales
-    their loss by N / batch, and costs what the batch costs. Label noise is drawn anew, too, for
-    each run: the gradient is right on average, the value larger.
+    their loss by N / batch, and costs what the batch costs. Label noise is drawn for each run.
 
     Parameters
     ----------
@@ -263,13 +268,9 @@ class Minibatches:
     batch : int
         Samples a call.
     noise : float
-        Standard deviation of the Gaussian noise on each label.
+        Standard deviation of the Gaussian noise on each label (Blanc et al. 2020).
     generator : torch.Generator or int, optional
         Source of randomness, on the CPU, or a seed; torch's global one if absent.
-
-    References
-    ----------
-    Blanc et al. (2020), arXiv:1904.09080, for label noise.
 
     Examples
     --------

@@ -43,8 +43,9 @@ class Rule(NamedTuple):
     """Layers in, memory before the first step out."""
     step: Callable[..., tuple[list[Tensor], Memory]]
     """Layers, loss, gradients, step sizes of the layers, decay and memory in; next layers and
-    memory out. The decay's part of the gradients is in them already. What goes in is not
-    changed."""
+    memory out. What goes in is not changed."""
+    decays: bool = False
+    """Whether the step applies the decay; if not, its part is in the gradients already."""
 
 
 StepSize = float | Sequence[float] | Tensor
@@ -137,8 +138,7 @@ def nesterov(beta: float) -> Rule:
 
     .. math:: M_l \leftarrow \beta M_l + G_l, \qquad W_l \leftarrow W_l - \eta_l(G_l + \beta M_l)
 
-    The layers are those at which gradients are taken, as in torch; the method as it was published
-    keeps the layers before the look ahead.
+    The layers are those at which gradients are taken, as in torch, not those before the look ahead.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def muon(
 ) -> Rule:
     r"""Return Muon: momentum whose every step has singular values near one.
 
-    With the layers' gradients :math:`G_l` without decay and ``f`` = ``orthogonalise``
+    With the gradients :math:`G_l` and ``f`` = ``orthogonalise``
 
     .. math::
 
@@ -191,8 +191,7 @@ def muon(
     beta : float
         Momentum, from 0 to below 1.
     orthogonalise : callable
-        Takes a matrix, or one for each run, and returns another of its shape: five steps of
-        `spectra.newton_schulz` unless another is given, as `spectra.polar` with its ``rtol``.
+        Takes a matrix, or one for each run, to one of its shape, such as `spectra.polar`.
 
     Raises
     ------
@@ -205,31 +204,35 @@ def muon(
 
     Examples
     --------
-    >>> rule, W = muon(beta=0.0), torch.zeros(2, 2)
-    >>> G = torch.tensor([[3.0, 0.0], [0.0, -3.0]])  # what its size is does not matter
+    >>> rule, W, G = muon(beta=0.0), torch.zeros(1, 1), torch.tensor([[7.0]])
     >>> rule.step([W], None, [G], [0.1], 0.0, rule.start([W]))[0]
-    [tensor([[-0.0698,  0.0000],
-            [ 0.0000,  0.0698]])]
+    [tensor([[-0.0701]])]
     """
     beta = _checks.fraction("beta", beta)
     if not callable(orthogonalise):
         kind = type(orthogonalise).__name__
         raise TypeError(f"orthogonalise: wanted a function of a matrix, got {kind}")
 
+    def turned(G):
+        lost = ~G.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)  # runs that diverged
+        S = orthogonalise(G.masked_fill(lost, 0))
+        if getattr(S, "shape", None) != G.shape:
+            got = tuple(S.shape) if isinstance(S, Tensor) else type(S).__name__
+            raise ValueError(f"orthogonalise: wanted shape {tuple(G.shape)}, got {got}")
+        return S.masked_fill(lost, torch.nan)
+
     def start(Ws):
         return {"momentum": [torch.zeros_like(W) for W in Ws]}
 
     def step(Ws, value, grads, rates, lam, memory):
-        if lam:  # it shrinks the layers, and has no part in what is orthogonalised
-            grads = [torch.sub(G, W, alpha=lam) for G, W in zip(grads, Ws, strict=True)]
         M = [torch.lerp(G, A, beta) for G, A in zip(grads, memory["momentum"], strict=True)]
-        steps = [orthogonalise(torch.lerp(G, A, beta)) for G, A in zip(grads, M, strict=True)]
+        steps = [turned(torch.lerp(G, A, beta)) for G, A in zip(grads, M, strict=True)]
         steps = [max(1, S.shape[-2] / S.shape[-1]) ** 0.5 * S for S in steps]
         if lam:
             steps = [torch.add(S, W, alpha=lam) for S, W in zip(steps, Ws, strict=True)]
         return _moved(Ws, steps, rates), {"momentum": M}
 
-    return Rule("Muon", start, step)
+    return Rule("Muon", start, step, decays=True)
 
 
 def from_torch(optimiser: type[torch.optim.Optimizer], **options: Any) -> Rule:

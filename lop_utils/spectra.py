@@ -250,6 +250,12 @@ def nuclear_norm_rank(s: Tensor, share: float) -> Tensor:
     return (sums < share * (1 - rounding) * sums[..., -1:]).sum(-1) + 1
 
 
+def _unit(G: Tensor) -> Tensor:
+    """Return G over its largest entry; zero stays zero."""
+    peak = G.abs().amax((-2, -1), keepdim=True)
+    return G / torch.where(peak > 0, peak, 1)
+
+
 def polar(G: Tensor, rtol: float) -> Tensor:
     r"""Return :math:`UV^\top` of :math:`G = U\Sigma V^\top`, small singular values set to zero.
 
@@ -271,7 +277,7 @@ def polar(G: Tensor, rtol: float) -> Tensor:
     tensor([ 1., -1.,  0.])
     """
     G, rtol = _checks.matrix("G", G, runs=True), _checks.fraction("rtol", rtol)
-    U, s, Vh = torch.linalg.svd(G, full_matrices=False)
+    U, s, Vh = torch.linalg.svd(_unit(G), full_matrices=False)
     return (U * (s > rtol * s[..., :1]).to(U)[..., None, :]) @ Vh
 
 
@@ -299,7 +305,7 @@ def newton_schulz(G: Tensor, steps: int = 5) -> Tensor:
     """
     G, steps = _checks.matrix("G", G, runs=True), _checks.count("steps", steps, at_least=1)
     X = G.mT if G.shape[-2] > G.shape[-1] else G
-    X = X / X.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(X.dtype).tiny)
+    X = _unit(X)
     X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp(min=1)
     for _ in range(steps):
         A = X @ X.mT

@@ -25,7 +25,7 @@ FAULTS = [
     ("lop_utils/losses.py", "(W - Phi).mul_(mask)", "W - Phi", "tests/test_losses.py"),
     ("lop_utils/losses.py", "weight = self.N / self.batch", "weight = 1.0", "tests/test_losses_minibatches.py"),
     ("lop_utils/rules.py", "beta * M + G", "beta * M + (1 - beta) * G", "tests/test_rules.py"),
-    ("lop_utils/rules.py", "factor = shrink * factor", "factor = factor * 1", "tests/test_rules.py"),
+    ("lop_utils/_completing.py", "factor = shrink * factor", "factor = factor * 1", "tests/test_completing.py"),
     ("lop_utils/descent.py", "alpha=lam)", "alpha=2 * lam)", "tests/test_descent.py"),
     ("lop_utils/law.py", "torch.cat([Phi, Phi.T @ A])", "torch.cat([Phi, Phi @ A])", "tests/test_law.py"),
     ("lop_utils/recursions.py", "** (2 * (L - 1))", "** (2 * L)", "tests/test_recursions.py"),
@@ -52,7 +52,7 @@ FAULTS = [
     ("_ext/lop_site.py", "name.lower() == pages", "False", "tests/test_site.py"),
     ("_ext/lop_cite.py", "f\"{{{x['name']}}}\" if", "x['name'] if", "tests/test_site.py"),
     # The live figures
-    ("book/_figures/law.js", "if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));", "if (i === j) R[i * k + i] = Math.max(sum, 0);", f"{LIVE}_law.py"),
+    ("book/_figures/numbers.js", "if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));", "if (i === j) R[i * k + i] = Math.max(sum, 0);", f"{LIVE}_law.py"),
     ("book/_figures/numbers.js", "const c = 1 / Math.sqrt(1 + t * t), s = c * t;", "const c = 1, s = t;", f"{LIVE}_law.py"),
     ("book/_figures/completion.js", "Q[i] -= outerEta * RB[i];", "Q[i] -= eta * RB[i];", f"{LIVE}_completion.py"),
     ("book/_figures/cost.js", "memory: (3 * L + 2) * d * d * size", "memory: (2 * L + 2) * d * d * size", f"{LIVE}_cost.py"),

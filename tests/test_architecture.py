@@ -21,7 +21,7 @@ LAYERS = [  # a module imports only from rows above its own
     "_peft_tuner",
     "peft_bridge",
     "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
-    "book._svg",
+    "book._svg book.noise",
     "book.lora_study book.methods book.plots",
     "book.live",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("parsimony", "compression", "representations")
+PARTS = ("parsimony", "compression", "representations", "noise-and-scale")
 CHAPTERS = sorted(path for part in PARTS for path in (ROOT / "book" / part).glob("*.md"))
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 

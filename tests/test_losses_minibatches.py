@@ -95,6 +95,13 @@ def test_label_noise_is_drawn_anew_for_every_call_and_run():
                 assert (G[run] - H).abs().max() < 1e-12 * H.abs().max()
 
 
+@pytest.mark.parametrize("make", [least_squares, lambda X, Y: network(X, Y, [None] * 3)])
+@pytest.mark.parametrize("Ws", [WS, stack([WS, WS, WS])], ids=["one", "three"])
+def test_labels_of_other_runs_are_refused(make, Ws):
+    with pytest.raises(ValueError, match=r"^Y: wanted one of all runs or one of each of \("):
+        make(X, torch.stack([Y, Y]))(Ws)
+
+
 class Sizes(TorchDispatchMode):
     """Which operations see a tensor of more numbers than that, and how large their results are."""
 

@@ -118,6 +118,30 @@ def test_muon_is_torch_s_but_for_the_precision(monkeypatch, lam, Ws):
     assert apart(run(rules.muon(0.8), lam), run(theirs)) > 1e-4
 
 
+def test_muon_decays_beside_what_it_orthogonalises():
+    fitted = squared_error(WS[1] @ WS[0])  # no gradient: whatever moves is rounding, but for decay
+    *_, it = descent.train(WS, fitted, rules.muon(), eta=0.01, lam=0.1, steps=1)
+    assert all(torch.equal(W, V - 0.01 * (0.1 * V)) for W, V in zip(it.Ws, WS, strict=True))
+
+
+def test_muon_goes_on_where_one_run_diverges_and_says_where_all_do():
+    three = [torch.stack([W] * 3) for W in WS]
+    eta = torch.tensor([0.01, 1e200, 0.01], **F64)
+    *_, it = descent.train(three, squared_error(PHI), rules.muon(), eta=eta, steps=9, every=9)
+    *_, alone = descent.train(WS, squared_error(PHI), rules.muon(), eta=0.01, steps=9, every=9)
+    assert not it.loss[1].isfinite() and it.loss[2] == it.loss[0] == pytest.approx(alone.loss)
+    run = descent.train(WS, squared_error(PHI), rules.muon(), eta=1e120, steps=50, every=50)
+    with pytest.raises(FloatingPointError, match=r"step t = 50 with eta = 1e\+120"):
+        list(run)
+
+
+@pytest.mark.parametrize("f", [lambda G: G[:1], lambda G: G.sum(), lambda G: None])
+def test_muon_refuses_what_is_no_matrix_of_the_shape(f):
+    run = descent.train(WS, squared_error(PHI), rules.muon(orthogonalise=f), eta=0.01, steps=1)
+    with pytest.raises(ValueError, match=r"^orthogonalise: wanted shape \(5, 4\), got "):
+        list(run)
+
+
 def test_muon_takes_another_polar_factor():
     loss, (G,) = squared_error(PHI), squared_error(PHI)([torch.zeros(3, 4, **F64)]).grads
     exact = rules.muon(0.0, lambda A: spectra.polar(A, 1e-10))

@@ -154,7 +154,7 @@ def lifted(s, steps=5):
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (6, 4), (4, 6)])
-@pytest.mark.parametrize("scale", [1.0, 1e-170, 1e170])
+@pytest.mark.parametrize("scale", [1.0, 1e-170, 1e170, 1e307])
 def test_newton_schulz_acts_on_singular_values_alone(shape, scale, generator):
     U, V = frame(shape[0], 4, generator), frame(shape[1], 4, generator)
     s = torch.tensor([0.9, 0.4, 1e-7, 0.0], **F64)
@@ -180,6 +180,10 @@ def test_polar_equals_scipy_s_and_cuts_what_is_small(shape, generator):
         assert torch.linalg.matrix_rank(found).item() == k
         assert (found - U[:, :k] @ V[:, :k].T).abs().max() < 1e-3 if k == 4 else 1e-12
     assert not spectra.polar(0 * A, 0.0).any()
+    for scale in (1e-44, 1e-30, 3e38):  # subnormal in float32, and near overflow
+        B = torch.diag(torch.tensor([scale, scale]))
+        assert torch.allclose(spectra.polar(B, 1e-6), torch.eye(2))
+        assert torch.allclose(spectra.newton_schulz(B), spectra.newton_schulz(torch.eye(2)))
 
 
 # Kinds, device, dtype and refusals

@@ -422,12 +422,34 @@ export function training(stage, { begin, advance, over, step: at, steps, note, s
 
 // --- Drawing -------------------------------------------------------------------------------------
 
+/** Draw the two axes of a panel and a title above; return what marks a place on the upright one. */
+export function frame(pen, { left, right, top, bottom }, title, ink) {
+  const marked = [];
+  pen.strokeStyle = pen.fillStyle = ink;
+  pen.lineWidth = 1;
+  pen.textAlign = "start";
+  pen.beginPath();
+  pen.moveTo(left, top);
+  pen.lineTo(left, bottom);
+  pen.lineTo(right, bottom);
+  pen.stroke();
+  pen.fillText(title, Math.max(left - 50, 0), top - 8);
+  return (y, text) => {
+    if (marked.some((other) => Math.abs(other - y) < 13)) return;
+    marked.push(y);
+    pen.fillRect(left - 4, y, 4, 1);
+    pen.textAlign = "right";
+    pen.fillText(text, left - 7, y + 4);
+    pen.textAlign = "start";
+  };
+}
+
 /**
  * Draw a logarithmic axis that holds all values above the floor, and the line below; return where a
  * value stands. panel has left, right, top, bottom.
  */
-export function axes(pen, { left, right, top, bottom }, values, title, ink, floor = 1e-14) {
-  const to = (x) => Math.log10(Math.max(x, floor / 10));
+export function axes(pen, panel, values, title, ink, floor = 1e-14) {
+  const to = (x) => Math.log10(Math.max(x, floor / 10)), { top, bottom } = panel;
   let low = Infinity, high = -Infinity;
   for (const value of values) {
     if (!Number.isFinite(value) || value <= 0) continue;
@@ -439,27 +461,11 @@ export function axes(pen, { left, right, top, bottom }, values, title, ink, floo
   low -= 0.1;
   high += 0.1;
   const y = (value) => bottom - (to(value) - low) / (high - low) * (bottom - top);
-  pen.strokeStyle = pen.fillStyle = ink;
-  pen.lineWidth = 1;
-  pen.textAlign = "start";
-  pen.beginPath();
-  pen.moveTo(left, top);
-  pen.lineTo(left, bottom);
-  pen.lineTo(right, bottom);
-  pen.stroke();
-  pen.fillText(title, Math.max(left - 50, 0), top - 8);
-  const whole = Math.max(1, Math.ceil((high - low) / 5)), marked = [];
+  const put = frame(pen, panel, title, ink), mark = (value) => put(y(value), short(value, 2));
+  const whole = Math.max(1, Math.ceil((high - low) / 5));
   for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
   if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));
   return y;
-  function mark(value) {
-    if (marked.some((other) => Math.abs(other - y(value)) < 13)) return;
-    marked.push(y(value));
-    pen.fillRect(left - 4, y(value), 4, 1);
-    pen.textAlign = "right";
-    pen.fillText(short(value, 2), left - 7, y(value) + 4);
-    pen.textAlign = "start";
-  }
 }
 
 /** Draw a curve through points of (x, y) pixels; what is not finite breaks it. */

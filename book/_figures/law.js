@@ -1,12 +1,13 @@
 // The law of parsimony, live. A deep linear network of width d trains here as the theorem says:
-// a core of 2r by 2r matrices, and one number rho for the d - 2r directions that are left. How the
-// core begins depends on the start and the target through one r by r matrix alone, the overlap
+// a core of 2r by 2r matrices, and one number rho for the d - 2r directions that are left (one for
+// each layer: under Muon they differ). How the core begins depends on the start and the target through one r by r matrix alone, the overlap
 // M = V^T (W_L...W_1(0) / eps^L)^T U of the target's singular vectors; it is drawn as what it is, a
 // block of a random orthogonal d by d matrix, without an array of that size.
 
 import controls from "./law.json" with { type: "json" };
 import { axes, line, live, many, short, training, write } from "./kit.js";
-import { Layers, multiply, normal, uniform } from "./numbers.js";
+import { METHODS } from "./methods.js";
+import { cholesky, Layers, multiply, normal, orthonormal, times, uniform } from "./numbers.js";
 
 /** A chi-squared number with n degrees of freedom: a sum of n squares, without a loop over n. */
 export function chiSquared(random, n) {
@@ -18,20 +19,6 @@ export function chiSquared(random, n) {
     const v = (1 + x / Math.sqrt(9 * a)) ** 3;
     if (v > 0 && Math.log(random()) < x * x / 2 + a * (1 - v + Math.log(v))) return 2 * a * v;
   }
-}
-
-/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
-export function cholesky(A, k) {
-  const R = new Float64Array(k * k);
-  for (let i = 0; i < k; i++) {
-    for (let j = i; j < k; j++) {
-      let sum = A[i * k + j];
-      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
-      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
-      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
-    }
-  }
-  return R;
 }
 
 /** An r by r block of a random orthogonal d by d matrix, exactly (d >= 2r). */
@@ -77,21 +64,66 @@ function coreTarget(M, r) {
   return target;
 }
 
-/** A network in training: the core, and rho. */
+const scaled = (k, eps, rows = k) =>
+  Float64Array.from({ length: k * k }, (_, i) => (i % (k + 1) || i >= rows * k ? 0 : eps));
+
+/**
+ * Where the core of a network with this overlap starts. With r outputs (case 2) the last layer is r by
+ * 2r, with rows of zeros below. The target is Sigma [M^T S^T], that of case 1 from the other side, with
+ * M = U^T (W_L...W_1(0) / eps^L) V.
+ */
+export function coreStart({ d, r, L, eps, outputs = 0 }, M) {
+  const k = 2 * r, target = coreTarget(M, r);
+  const Ws = Array.from({ length: L }, (_, l) => scaled(k, eps, outputs && l === L - 1 ? r : k));
+  return { Ws, k, rest: d - k, target: outputs ? target.map((_, i) => target[(i % k) * k + Math.floor(i / k)]) : target };
+}
+
+const WHOLE = 20; // the width of a network without a core
+
+/** Where a whole network starts. */
+export function wholeStart({ r, L, eps, outputs = 0 }, random) {
+  const k = WHOLE, rows = outputs ? r : k, sigma = strengths(r);
+  const Ws = Array.from({ length: L }, () => orthonormal(k, k, random).map((x) => eps * x));
+  Ws[L - 1].fill(0, rows * k);
+  const strong = orthonormal(rows, r, random).map((x, i) => x * sigma[i % r]), target = new Float64Array(k * k);
+  target.set(times(rows, r, k, strong, orthonormal(k, r, random), undefined, "B"));
+  return { Ws, k, rest: 0, target };
+}
+
+/** A network in training: the core, and rho of each layer, for the `rest` of its directions. */
 export class Network extends Layers {
-  constructor({ d, r, L, eps, eta, lam }, M) {
-    const k = 2 * r, start = () => Float64Array.from({ length: k * k }, (_, i) => (i % (k + 1) ? 0 : eps));
-    super(Array.from({ length: L }, start), coreTarget(M, r), k, eta, lam);
-    Object.assign(this, { d, rho: eps });
+  constructor({ r, L, eps, eta, lam, method = 0, outputs = 0 }, { Ws, target, k, rest }) {
+    super(Ws, target, k, eta, lam);
+    const rhos = new Float64Array(L).fill(eps);
+    if (outputs) rhos[L - 1] = 0; // r rows have no room for the rest
+    Object.assign(this, { r, rest, rhos, narrow: outputs > 0 });
+    this.ways = Ws.map(() => METHODS[method].make(k, rest));
   }
 
   get loss() {
-    return this.square / 2 + (this.d - this.k) / 2 * this.rho ** (2 * this.L);
+    return this.square / 2 + this.rest / 2 * this.rhos.reduce((all, rho) => all * rho ** 2, 1);
   }
 
   advance() {
+    // with r outputs one of the others is zero
+    this.pulls = this.rhos.map((rho, l) => this.rhos.reduce((all, other, j) => (j === l ? all : all * other ** 2), rho));
     super.advance();
-    this.rho *= 1 - this.eta * this.lam - this.eta * this.rho ** (2 * this.L - 2);
+  }
+
+  move(l, G) {
+    const { eta, lam, rhos } = this, W = this.Ws[l];
+    rhos[l] -= eta * this.ways[l](G, this.pulls[l], W, rhos[l], lam);
+    for (let i = 0; i < W.length; i++) W[i] -= eta * G[i];
+  }
+
+  /** How many singular values of layer l, from 1, are rho. */
+  equal(l) {
+    return this.narrow && l === this.L ? 0 : this.rest;
+  }
+
+  /** The other singular values of each layer. */
+  spectra() {
+    return super.spectra().map((values, l) => (this.narrow && l === this.L - 1 ? values.slice(0, this.r) : values));
   }
 
   get finite() {
@@ -105,19 +137,26 @@ const POINTS = 250; // of each curve
 
 function figure(stage) {
   const { settings } = stage;
-  let network, history;
+  let network, history, longest, key; // a run that is repeated keeps its axes
   const every = () => Math.floor(settings.steps / POINTS) | 1; // odd: else a zigzag of two steps is a line
   const over = () => network.t >= settings.steps || !network.finite;
   const shown = () => Math.min(settings.layer, settings.L);
+  const method = () => METHODS[settings.method];
 
   function note() {
-    const { t, rho, loss, finite } = network;
-    if (finite && history.at(-1)?.t !== t) history.push({ t, rho, loss, spectra: network.spectra() });
+    const { t, rhos, loss, finite } = network;
+    if (finite && history.at(-1)?.t !== t) history.push({ t, rhos: rhos.slice(), loss, spectra: network.spectra() });
   }
 
   const trained = training(stage, {
     begin() {
-      network = new Network(settings, overlap(settings.d, settings.r, uniform(settings.seed)));
+      const random = uniform(settings.seed), now = JSON.stringify({ ...settings, layer: 0 });
+      const start = method().whole ? wholeStart(settings, random)
+        : coreStart(settings, overlap(settings.d, settings.r, random));
+      network = new Network(settings, start);
+      if (now !== key) longest = [];
+      else if (history.length > longest.length) longest = history;
+      key = now;
       history = [];
       note();
     },
@@ -140,43 +179,53 @@ function figure(stage) {
     say();
   }
 
-  /** How many singular values of the layer are above rho, below, and equal to it. */
+  /** How many singular values of the layer are above rho, below, and equal to it; without a core, epsilon. */
   function counts() {
-    const { rho, spectra } = history[history.length - 1], values = spectra[shown() - 1];
-    const above = values.filter((x) => x > rho * (1 + 1e-9)).length;
-    const below = values.filter((x) => x < rho * (1 - 1e-9)).length;
-    return { rho, above, below, equal: settings.d - above - below };
+    const { rhos, spectra } = history[history.length - 1], layer = shown(), values = spectra[layer - 1];
+    const { whole } = method(), near = whole ? 0.01 : 1e-9, rho = whole ? settings.eps : Math.abs(rhos[layer - 1]);
+    const above = values.filter((x) => x > rho * (1 + near)).length;
+    const below = values.filter((x) => x < rho * (1 - near)).length;
+    return { rho, above, below, equal: network.equal(layer) + values.length - above - below };
   }
 
   function say() {
-    const layer = shown(), { rho, above, below, equal } = counts();
+    const layer = shown(), { rho, above, below, equal } = counts(), { whole, said } = method();
+    const values = many(above, "singular value"), { t } = network;
+    const where = whole ? `${said}, on a network of width ${WHOLE}, whatever d` : said;
     stage.say(
       network.finite
-        ? `After ${many(network.t, "step")}: in layer ${layer}, ${many(above, "singular value")} above ρ, `
-          + `${below} below, and ${equal} equal to ρ = ${short(rho)}. Loss ${short(network.loss)}.`
-        : `After ${many(network.t, "step")} the loss is beyond all bounds: this step η is too large.`,
+        ? `After ${many(t, "step")}${where}: in layer ${layer}, ${
+          !rho ? `the last, ${values}, and no ρ`
+            : whole ? `${values} above ε, ${below} below, and ${equal} within one per cent of ε = ${short(rho)}`
+              : `${values} above ρ, ${below} below, and ${equal} equal to ρ = ${short(rho)}`}. Loss ${short(network.loss)}.`
+        : `After ${many(t, "step")}${where} the loss is beyond all bounds: this step η is too large.`,
       `Singular values of layer ${layer} and loss, by step.`);
   }
 
   function draw(pen, width, height, colours) {
-    const { r, steps } = settings, layer = shown();
+    const { r, steps } = settings, layer = shown(), { whole } = method();
     const left = 58, right = width - 92, place = (t) => left + (t / steps) * (right - left);
     const panel = { left, right, top: 22, bottom: height * 0.66 };
     const below = { left, right, top: height * 0.66 + 34, bottom: height - 34 };
-    const values = history.flatMap(({ rho, spectra }) => [Math.abs(rho), ...spectra[layer - 1]]);
+    const all = longest.length > history.length ? longest : history, last = history[history.length - 1];
+    const values = all.flatMap(({ rhos, spectra }) => [Math.abs(rhos[layer - 1]), ...spectra[layer - 1]]);
     const y = axes(pen, panel, values, `singular values of W${"₁₂₃₄₅₆"[layer - 1]}`, colours.ink);
     const curve = (what, name, thick, at = y, bottom = panel.bottom) =>
       line(pen, history.map((point) => [place(point.t), Math.min(at(what(point)), bottom)]), colours[name], thick);
-    curve(({ rho }) => Math.abs(rho), "rest", 4);
-    for (let i = 0; i < 2 * r; i++) {
-      curve(({ spectra }) => spectra[layer - 1][i], i < r ? "rises" : "falls", 1.8);
+    const ends = last.spectra[layer - 1], found = counts();
+    if (network.equal(layer)) curve(({ rhos }) => Math.abs(rhos[layer - 1]), "rest", 4);
+    ends.forEach((_, i) => {
+      const name = i < r ? "rises" : i < ends.length - r ? "rest" : "falls";
+      curve(({ spectra }) => spectra[layer - 1][i], name, 1.8);
+    });
+    const middle = Math.min(y(found.rho), panel.bottom), tip = place(last.t) + 6;
+    if (found.rho) write(pen, `${found.equal} ${whole ? "near ε" : "equal ρ"}`, tip, middle + 4, colours.rest);
+    if (found.above) {
+      const at = y(ends[found.above - 1]);
+      write(pen, found.rho ? `${found.above} above` : `all ${found.above}`, tip, (found.rho ? Math.min(at, middle - 15) : at) + 4, colours.rises);
     }
-    const last = history[history.length - 1].spectra[layer - 1], found = counts();
-    const middle = y(Math.abs(found.rho)), end = right + 6;
-    write(pen, `${found.equal} equal ρ`, end, middle + 4, colours.rest);
-    if (found.above) write(pen, `${found.above} above`, end, Math.min(y(last[r - 1]), middle - 15) + 4, colours.rises);
-    if (found.below) write(pen, `${found.below} below`, end, Math.max(y(last[r]), middle + 15) + 4, colours.falls);
-    const loss = axes(pen, below, history.map((point) => point.loss), "loss", colours.ink);
+    if (found.below) write(pen, `${found.below} below`, tip, Math.max(y(ends[ends.length - found.below]), middle + 15) + 4, colours.falls);
+    const loss = axes(pen, below, all.map((point) => point.loss), "loss", colours.ink);
     curve((point) => point.loss, "ink", 1.8, loss, below.bottom);
     write(pen, "step t", (left + right) / 2, height - 4, colours.ink, "center");
     write(pen, "0", left, height - 18, colours.ink, "center");

@@ -34,6 +34,20 @@ export function times(n, q, m, A, B, out = new Float64Array(n * m), transposed =
 /** out = A B, or A^T B, or A B^T; all of them k by k. */
 export const multiply = (A, B, k, out, transposed) => times(k, k, k, A, B, out, transposed);
 
+/** The upper triangular R with R^T R = A; what rounding makes negative counts as zero. */
+export function cholesky(A, k) {
+  const R = new Float64Array(k * k);
+  for (let i = 0; i < k; i++) {
+    for (let j = i; j < k; j++) {
+      let sum = A[i * k + j];
+      for (let l = 0; l < i; l++) sum -= R[l * k + i] * R[l * k + j];
+      if (i === j) R[i * k + i] = Math.sqrt(Math.max(sum, 0));
+      else R[i * k + j] = R[i * k + i] > 0 ? sum / R[i * k + i] : 0;
+    }
+  }
+  return R;
+}
+
 /** Turn the n rows of A, in pairs, until they are orthogonal to each other: one-sided Jacobi. */
 export function turnRows(A, n, length) {
   const small = 1e-15 * Math.sqrt(length); // what rounding leaves of a product of rows
@@ -108,7 +122,7 @@ export function orthonormal(d, k, random) {
   return orthonormalise(Float64Array.from({ length: d * k }, () => normal(random)), d, k, random);
 }
 
-/** Layers of k by k in training: gradient descent on |W_L...W_1 - target|^2 / 2, all at once. */
+/** Layers of k by k in training on |W_L...W_1 - target|^2 / 2, all at once; by descent, unless `move` is another. */
 export class Layers {
   constructor(Ws, target, k, eta, lam = 0) {
     const empty = () => new Float64Array(k * k);
@@ -138,17 +152,23 @@ export class Layers {
 
   /** Take one step. */
   advance() {
-    const { Ws, L, k, eta, lam, prefix, gradient } = this;
+    const { Ws, L, k, prefix, gradient } = this;
     let [S, next] = this.sweep;
     for (let l = L - 1; l >= 0; l--) {
       if (l > 0) multiply(S, prefix[l - 1], k, gradient, "B");
       else gradient.set(S);
       if (l > 0) multiply(Ws[l], S, k, next, "A"); // with the weights of before the step
-      for (let i = 0; i < k * k; i++) Ws[l][i] = (1 - eta * lam) * Ws[l][i] - eta * gradient[i];
+      this.move(l, gradient);
       [S, next] = [next, S];
     }
     this.t += 1;
     this.look();
+  }
+
+  /** Move a layer; it may use up its gradient. */
+  move(l, G) {
+    const { eta, lam } = this, W = this.Ws[l];
+    for (let i = 0; i < W.length; i++) W[i] = (1 - eta * lam) * W[i] - eta * G[i];
   }
 
   /** The singular values of each layer, descending. */

@@ -19,7 +19,7 @@ from PIL import Image
 from lop_utils.book import live as widgets
 
 NAMES = stills.names()
-TRAINED = ["law", "completion", "features"]
+TRAINED = ["law", "completion", "features", "noise"]
 TEXT, IMAGE = re.compile(r">([^<\n]+)<"), re.compile(r'"data:image/png;base64,([^"]+)"')
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 each_figure = pytest.mark.parametrize("name", NAMES)
@@ -45,7 +45,7 @@ def test_a_module_is_small_and_asks_for_nothing(name):
 def test_the_pictures_and_modules_are_what_the_package_finds():
     folder = ROOT / "book" / "_figures"
     assert {path.stem for path in folder.glob("*.svg")} == set(NAMES)
-    assert {path.stem for path in folder.glob("*.js")} == {*NAMES, "kit", "numbers"}
+    assert {path.stem for path in folder.glob("*.js")} == {*NAMES, "kit", "methods", "numbers"}
 
 
 @each_figure
@@ -88,10 +88,17 @@ def test_another_picture_is_told_apart():
 
 
 SETTINGS = {
-    "law": ["", "L=6&r=5&d=12&steps=50"],
+    "law": [
+        "",
+        "L=6&r=5&d=12&steps=50",
+        "method=3&r=1&steps=100",
+        "outputs=1&layer=3",
+        "method=2&eta=0.01&d=2000",
+    ],
     "completion": ["steps=100", "steps=100&d=64&eta=1&L=4"],
     "features": ["L=8&K=5&n=40&layer=0", "L=2&K=2&n=2&eps=0.05&layer=1", "n=40"],
     "cost": ["", "d=1000000&p=1&r=80&L=6", "d=16&r=80", "p=1"],
+    "noise": ["", "delta=0&steps=1000", "eta=0.02&delta=4", "d=50&eta=0.02&delta=4", "batch=1000"],
 }
 
 
@@ -171,10 +178,11 @@ def test_sliders_move_by_keys_and_fields_keep_within_bounds(figure, name):
 
 
 OTHER = {
-    "law": {"d": 100, "r": 1, "L": 2, "eps": 0.05, "eta": 0.1, "steps": 200, "layer": 1},
+    "law": {"d": 100, "r": 1, "L": 2, "eps": 0.05, "method": 1, "outputs": 1, "layer": 1},
     "completion": {"d": 20, "steps": 100, "sample": 7, "painted": "A7_-" * 16 + "AAg"},
     "features": {"L": 3, "eps": 0.8, "n": 3, "K": 3, "layer": 1, "seed": 5},
     "cost": {"d": 100_000, "r": 20, "p": 0.0001, "bits": 1, "overhead": 0.5},
+    "noise": {"eta": 0.002, "delta": 1, "batch": 7, "d": 20, "steps": 2000, "seed": 5},
 }
 
 
@@ -272,7 +280,7 @@ COUNTED = """() => {
   lop.Network.prototype.advance = function () { count.steps += 1; advance.call(this); };
   pen.clearRect = function (...words) { count.paints += 1; clearRect.apply(this, words); };
 }"""
-ANOTHER = {"law": {"L": 5}, "completion": {"L": 4}, "features": {"n": 12}}
+ANOTHER = {"law": {"L": 5}, "completion": {"L": 4}, "features": {"n": 12}, "noise": {"d": 20}}
 
 
 @each_training
@@ -412,11 +420,16 @@ def test_in_the_book_it_is_seen_in_both_themes_and_on_a_phone(html, served, chro
         assert page.evaluate(
             "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         )
-        most = next(each["max"] for each in widgets.controls(name) if each["name"] == "L")
+        known = widgets.controls(name)
+        which = next(
+            each for each in known if each["name"] == ("batch" if name == "noise" else "L")
+        )
         page.evaluate("() => scrollTo({ top: 0, behavior: 'instant' })")
-        page.evaluate("(hash) => { location.hash = hash; }", f"{name}:L={most}")
+        page.evaluate(
+            "(hash) => { location.hash = hash; }", f"{name}:{which['name']}={which['max']}"
+        )
         page.wait_for_function(here, arg=shown.element_handle())
-        assert field(shown, "depth L").input_value() == str(most)
+        assert field(shown, which["label"]).input_value() == str(which["max"])
         context.close()
         assert errors == []
 
@@ -461,7 +474,7 @@ def test_it_runs_as_the_module_of_a_notebook_widget(figure, name):
     page.evaluate(NOTEBOOK, at_start(name) | small)
     sentence = page.evaluate("model.values.said")
     assert sentence and page.locator("input").count() == 0  # its sliders are the notebook's
-    which = next(each for each in widgets.controls(name) if each["name"] in ("r", "K"))
+    which = next(each for each in widgets.controls(name) if each["name"] in ("r", "K", "delta"))
     key, most = which["name"], which["max"]
     other = which["min"] if which["value"] != which["min"] else most
     change = "([name, value]) => model.change(name, value)"

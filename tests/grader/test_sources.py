@@ -24,9 +24,9 @@ def code(notebook):
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_four_assignments_and_a_project():
+def test_there_are_five_assignments_and_a_project():
     kinds = [assignments.read(name).kind for name in NAMES]
-    assert (kinds.count("assignment"), kinds.count("project")) == (4, 1)
+    assert (kinds.count("assignment"), kinds.count("project")) == (5, 1)
 
 
 @each

@@ -4,6 +4,8 @@ Nothing at a step depends on what comes later, so `march` adds a row to every ar
 upwards through the layers for features and downwards for gradients.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,8 @@ def gram(name: str, A: Tensor) -> Tensor:
 
 def each(name: str, value: float | Tensor, K: Tensor, runs: tuple[int, ...]) -> Tensor:
     """Return a positive number of all runs or of each, with an axis for coordinates."""
+    if not getattr(value, "ndim", 0) and not isinstance(value, Sequence):
+        value = _checks.positive(name, value)
     values = _checks.scalars(name, value).to(K)
     if values.shape not in ((), runs) or not (values > 0).all():
         wanted = f"{name} > 0, one or of shape {tuple(runs)}"

@@ -81,10 +81,8 @@ def solve(K: Tensor, y: Tensor, *, L: int, eta: float, gamma0: float, steps: int
 
     Parameters
     ----------
-    K : Tensor, shape (P, P)
-        Gram matrix of the inputs, :math:`X^\top X/D` with samples in columns.
-    y : Tensor, shape (P,)
-        Labels.
+    K, y : Tensor, shapes (P, P) and (P,)
+        Gram matrix :math:`X^\top X/D` of inputs in columns, and labels.
     L : int
         Number of hidden layers.
     eta : float
@@ -190,7 +188,8 @@ def finite_width(
             f"labels, got {largest:.1e}; a larger gamma0 has smaller ones"
         )
     _checks.held("y", y.square().sum(), "labels with a loss")
-    return Ws, least_squares(inputs, y / P**0.5 + start), gamma0 * gamma0 * N
+    rate = _checks.positive("gamma0 ** 2 * width", gamma0 * gamma0 * N)
+    return Ws, least_squares(inputs, y / P**0.5 + start), rate
 
 
 @torch.no_grad()
@@ -277,8 +276,7 @@ def one_hidden(
         s = s + square * eta * (2 * b_q + eta * (q * K_q).sum(-1, keepdim=True))
         if not b.isfinite().all(-1).any():
             raise FloatingPointError(
-                f"eta: wanted a run that stays finite, all overflowed at step t = {t}; "
-                "a smaller eta converges"
+                f"eta: wanted a run that stays finite, all overflowed at step t = {t}; take less"
             )
         path.append(b)
     return torch.stack(path)

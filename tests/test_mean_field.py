@@ -159,7 +159,6 @@ def test_the_gap_to_ten_seeds_is_noise_and_to_many_goes_as_one_over_the_width(L,
         scaled.append((N * (mean - theory)[at].item(), N * error[at].item()))
     ten = losses[:, :10]
     assert (ten.mean(1) - theory).abs().max() < 2 * ten.std(1).max() / 10**0.5
-    print(L, gamma0, scaled)
     (a, da), _, (b, db) = scaled
     assert a > 3 * da
     assert abs(a - b) < 3 * math.hypot(da, db)

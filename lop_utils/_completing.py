@@ -85,7 +85,7 @@ def spectral_start(
     seed = torch.Generator().manual_seed(0)
     Q = torch.randn(k, d_x, generator=seed, dtype=kind["dtype"]).to(kind["device"])
     loss = factored.fastest_loss(train.with_values(train.values / peak), k)
-    Ws, s = init.sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
+    Ws, s = init._sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
     # Rounding leaves some 1e-20 in a column that nothing trains.
     Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
     scale, most = s[0].item() * peak / train.p, torch.finfo(Q.dtype).max / 4

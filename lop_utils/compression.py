@@ -93,7 +93,7 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     columns of ``V`` span :math:`[V_{\hat r},\, A^\top U_{\hat r}]`, and ``U`` is their image
     under A. The core starts at :math:`\varepsilon I` and has the target
     :math:`U^\top\Phi V`; trained by gradient descent, with momentum or weight decay or
-    without, it satisfies at every step, for the rho of `recursions.rho_recursion`,
+    without, it satisfies at every step, for the rho of `law.rho_recursion`,
 
     .. math::
 
@@ -145,7 +145,7 @@ def compress(Ws0: Sequence[Tensor], Phi: Tensor, rhat: int, eps: float) -> Compr
     True
     """
     Ws0, eps = _checks.layers("Ws0", Ws0), _checks.positive("eps", eps)
-    Ws0, Phi = _orthogonal_start(Ws0, Phi, [eps] * len(Ws0))
+    Phi = _orthogonal_start(Ws0, Phi, [eps] * len(Ws0))
     d_y, d = Phi.shape
     rhat = _checks.count("rhat", rhat, at_least=1)
     if d_y != d and d_y > rhat:
@@ -187,7 +187,7 @@ def reconstruct(compressed: Compressed, Ws: Sequence[Tensor], rho: float | Tenso
     Ws : sequence of Tensor
         The core at some time.
     rho : float or Tensor of no dimension
-        The number of the complement then, from `recursions.rho_recursion`, or from the same method
+        The number of the complement then, from `law.rho_recursion`, or from the same method
         run on what it is, L layers 1 x 1 that start at eps, with target 0. 0 leaves it out.
 
     Returns

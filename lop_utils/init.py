@@ -7,7 +7,6 @@ torch's global generator draws. One seed gives the same numbers on every device.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +14,9 @@ from torch import Tensor
 from lop_utils import _checks
 
 __all__ = [
-    "SpectralStart",
     "aligned",
     "gaussian",
     "orthogonal",
-    "sampled_spectral",
     "spectral",
     "uniform",
 ]
@@ -253,51 +250,16 @@ def spectral(M: Tensor, k: int, L: int, eps: float) -> list[Tensor]:
     return [eps * Vh[:k].contiguous(), *inner, eps * U[:, :k]]
 
 
-class SpectralStart(NamedTuple):
-    """Layers in leading singular vectors, and the values that belong to them."""
-
-    Ws: list[Tensor]
-    s: Tensor
-    """Shape (k,): singular values of the observed matrix (unobserved entries are zero)."""
-
-
-def sampled_spectral(
+def _sampled_spectral(
     two_layers: Callable, P: Tensor, Q: Tensor, L: int, eps: float, *, iterations: int = 20
-) -> SpectralStart:
-    r"""Return the start of `spectral` from a sample, through its loss alone.
+) -> tuple[list[Tensor], Tensor]:
+    r"""Return the start of `spectral` from a sample, and k singular values, through its loss alone.
 
-    With one factor zero the gradient shows the observed matrix itself,
-    :math:`R = -\Omega\odot\Phi`, in its products with a tall and a wide matrix, of which subspace
-    iteration consists. Nothing is held that the steps of training do not hold too.
-
-    Parameters
-    ----------
-    two_layers : callable
-        A loss of ``[Q, P]`` from `factored`.
-    P, Q : Tensor, shapes (d_y, k) and (k, d_x)
-        What gives the shape of the left factor; where the iteration starts, a random matrix.
-    L, eps
-        As of `spectral`.
-    iterations : int
-        Rounds of subspace iteration; vectors are found to the power 2 iterations of the ratio of
-        neighbouring singular values.
-
-    Returns
-    -------
-    SpectralStart
-
-    References
-    ----------
-    Halko, Martinsson and Tropp (2011), arXiv:0909.4061, for the iteration.
-
-    Examples
-    --------
-    >>> from lop_utils.factored import dense_loss
-    >>> from lop_utils.observed import ObservedEntries
-    >>> seen = ObservedEntries([0, 1], [0, 1], [1.0, 3.0], (2, 2))
-    >>> (W_1, W_2), s = sampled_spectral(dense_loss(seen), [[1.0], [1.0]], [[1.0, 1.0]], 2, 0.1)
-    >>> s, (W_2 @ W_1)[1, 1].round(decimals=4)
-    (tensor([3.], dtype=torch.float64), tensor(0.0100, dtype=torch.float64))
+    With one factor zero a loss of ``[Q, P]`` from `factored` has as its gradient the observed
+    matrix itself, :math:`R = -\Omega\odot\Phi`, times a tall or a wide matrix, of which subspace
+    iteration consists (Halko, Martinsson and Tropp, 2011, arXiv:0909.4061). Nothing is held that
+    the steps of training do not hold too. P, (d_y, k), gives a shape, Q, (k, d_x), is random;
+    vectors are found to the power 2 iterations of the ratio of neighbouring singular values.
     """
     L, P, Q = _checks.count("L", L, at_least=2), _checks.matrix("P", P), _checks.matrix("Q", Q)
     eps = _scaled(eps, P.dtype)
@@ -314,4 +276,4 @@ def sampled_spectral(
     inverse = torch.where(unseen, 0.0, 1 / s)
     eye = torch.eye(len(s), dtype=s.dtype, device=s.device)
     first, last = eps * (V @ T).T.contiguous(), eps * (MV @ T * inverse)
-    return SpectralStart([first, *(eps * eye for _ in range(L - 2)), last], s)
+    return [first, *(eps * eye for _ in range(L - 2)), last], s

@@ -4,16 +4,17 @@ Under the hypotheses of the theorem every layer stays, for all time, of the form
 
 .. math:: W_l(t) = U_l \begin{pmatrix} \tilde W_l(t) & 0 \\ 0 & \rho(t) I \end{pmatrix} V_l^\top
 
-with fixed orthogonal :math:`U_l, V_l`. Case 1 (:math:`d_y = d`) has :math:`\rho` shrink by
-`recursions.rho_recursion`; case 2 (:math:`d_y = r`) leaves it to weight decay alone,
-`recursions.rho_frozen`. The target is :math:`\Phi = YX^\top` with whitened inputs.
-Source: Yaras et al. (2023), arXiv:2306.01154, Theorem 1; layers of unequal scale: Yaras et al.
-(2024), arXiv:2406.04112.
+with fixed orthogonal :math:`U_l, V_l`. In case 1 (:math:`d_y = d`) :math:`\rho` follows
+`rho_recursion`, in case 2 (:math:`d_y = r`) weight decay alone, from :math:`\varepsilon` on. The
+target is :math:`\Phi = YX^\top` with whitened inputs. Source: Yaras et al. (2023),
+arXiv:2306.01154, Theorem 1; layers of unequal scale: Yaras et al. (2024), arXiv:2406.04112.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ __all__ = [
     "block_errors",
     "block_form",
     "invariant_subspaces",
+    "rho_recursion",
 ]
 
 
@@ -42,21 +44,18 @@ class InvariantSubspaces(NamedTuple):
     shrinking: int
     """Columns on which the layer is rho(t) times an isometry, rho from `rho_recursion`."""
     frozen: int
-    """The same with rho from `rho_frozen`."""
+    """The same with a rho that weight decay alone moves."""
 
 
-def _orthogonal_start(
-    Ws0: Sequence[Tensor], Phi: Tensor, scales: Sequence[float]
-) -> tuple[list[Tensor], Tensor]:
-    """Return the theorem's start and target: (d, d) for l < L, (d_y, d) for the last and Phi."""
-    Ws0 = _checks.layers("Ws0", Ws0)
+def _orthogonal_start(Ws0: list[Tensor], Phi: Tensor, scales: Sequence[float]) -> Tensor:
+    """Return the target, if it and the start are the theorem's: (d, d), for the last (d_y, d)."""
     d, d_y = Ws0[0].shape[1], Ws0[-1].shape[0]
     for l, (W, eps) in enumerate(zip(Ws0, scales, strict=True)):
         _checks.shaped(f"Ws0[{l}]", W, (d_y if l == len(Ws0) - 1 else d, d))
         _checks.orthogonal_up_to(f"Ws0[{l}]", W, eps)
     Phi = _checks.shaped("Phi", Phi, (d_y, d))
     _checks.same_kind("Phi", Phi, "Ws0[0]", Ws0[0])
-    return Ws0, Phi
+    return Phi
 
 
 def _split(stack: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +132,7 @@ def invariant_subspaces(
     """
     Ws0 = _checks.layers("Ws0", Ws0)
     scales = _checks.each("eps", eps, len(Ws0), "scales")
-    Ws0, Phi = _orthogonal_start(Ws0, Phi, scales)
+    Phi = _orthogonal_start(Ws0, Phi, scales)
     d_y, d = Phi.shape
     r = _checks.count("r", r, at_least=1)
     if 2 * r >= d:
@@ -228,8 +227,8 @@ def block_errors(
     spaces : InvariantSubspaces
         From `invariant_subspaces`.
     rho : float or Tensor, shape (L,) or (L, columns) or (columns,)
-        What the theorem says of the complement at that time: one number; one for each layer, as
-        a row of `recursions.rho_recursion` with unequal scales; or one for each of its columns.
+        What the theorem says of the complement at that time: one number; one for each layer, a
+        row of `rho_recursion`; or one for each of its columns.
 
     Returns
     -------
@@ -263,3 +262,57 @@ def block_errors(
         for b, value in zip(cut, each, strict=False)
     ]
     return BlockErrors(torch.stack(off).max(), torch.stack(complement).max())
+
+
+def rho_recursion(
+    eps: float | Sequence[float], *, eta: float, lam: float, L: int, steps: int
+) -> Tensor:
+    r"""Return the iterates of :math:`\rho \leftarrow \rho\,(1-\eta\lambda-\eta\rho^{2(L-1)})`.
+
+    That is case 1. Layers that start with different scales keep different values,
+    :math:`\rho_l \leftarrow \rho_l\,(1 - \eta\lambda - \eta\prod_{k\ne l}\rho_k^2)`.
+
+    Parameters
+    ----------
+    eps, eta, lam, L, steps
+        :math:`\rho(0)` of all layers or of each; step size, weight decay, depth, number of steps.
+
+    Returns
+    -------
+    Tensor of float64, shape (steps + 1,) or (steps + 1, L)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Also if there are scales for others than L layers.
+    FloatingPointError
+        If ``eta`` is so large that the recursion overflows; names the step.
+
+    Examples
+    --------
+    >>> rho_recursion(1.0, eta=0.5, lam=0.0, L=2, steps=2).tolist()
+    [1.0, 0.5, 0.4375]
+    """
+    eta, lam = _checks.positive("eta", eta), _checks.nonnegative("lam", lam)
+    L, steps = _checks.count("L", L, at_least=1), _checks.count("steps", steps)
+    rhos = _checks.each("eps", eps, L, "scales")
+    if one := np.ndim(eps) == 0:
+        rhos = rhos[:1]
+    values = [rhos]
+    for t in range(1, steps + 1):
+        try:
+            # Not the product over all divided by one: a value may reach zero.
+            others = [
+                rhos[0] ** (2 * (L - 1)) if one else math.prod(rhos[:l] + rhos[l + 1 :]) ** 2
+                for l in range(len(rhos))
+            ]
+        except OverflowError:  # a power raises; a product becomes infinite in silence
+            others = [math.inf] * len(rhos)
+        rhos = [rho * (1 - eta * lam - eta * o) for rho, o in zip(rhos, others, strict=True)]
+        if not all(map(math.isfinite, rhos)):
+            raise FloatingPointError(
+                f"rho: wanted a finite number, overflowed at step t = {t} with eta = {eta:g}"
+            )
+        values.append(rhos)
+    found = torch.tensor(values, dtype=torch.float64)
+    return found[:, 0] if one else found

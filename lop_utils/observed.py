@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lop_utils import _checks
 
-__all__ = ["Effects", "ObservedEntries", "fit_effects", "product_entries", "split"]
+__all__ = ["Effects", "ObservedEntries", "fit_effects", "split"]
 
 _CHUNK = 65536  # entries gathered at once: their 2 x k numbers stay in the cache
 
@@ -173,39 +173,6 @@ def split(
     mixed = _checks.shuffled(n, generator).to(seen.rows.device)
     test, train = mixed[:held_out].sort().values, mixed[held_out:].sort().values
     return seen.select(train), seen.select(test)
-
-
-def product_entries(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    r"""Return the entries :math:`(PQ)_{ij}` at given places, without forming the product.
-
-    Parameters
-    ----------
-    P : Tensor, shape (d_y, k)
-        Tall factor.
-    Q : Tensor, shape (k, d_x)
-        Wide factor.
-    rows, cols : Tensor of integers, shape (n,)
-        Places.
-
-    Returns
-    -------
-    Tensor, shape (n,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If shapes do not follow, a place is outside, or an entry exceeds what the dtype can hold.
-
-    Examples
-    --------
-    >>> product_entries([[1.0], [2.0]], [[3.0, 4.0]], [1, 0], [1, 1]).tolist()
-    [8.0, 4.0]
-    """
-    P, Q = _checks.matrix("P", P).detach(), _checks.matrix("Q", Q).detach()
-    _checks.fits("Q", Q, (P.shape[1], Q.shape[1]), "P", P)
-    _checks.present("P", P)
-    rows, cols = _checks.places(rows, cols, (len(P), Q.shape[1]), P.device)
-    return _checks.held("P, Q", _gathered(P, Q, rows, cols, {}), "entries")
 
 
 def _gathered(P: Tensor, Q: Tensor, rows: Tensor, cols: Tensor, memory: dict) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from spoilers import cases, judge
 from torch import nn
 
-from lop_utils import adapters, adaptive, compression, init, recursions
+from lop_utils import adapters, adaptive, compression, init, law
 from lop_utils._gradients import Importance
 from lop_utils.compression import low_rank_approximation
 
@@ -121,7 +121,7 @@ def test_gradient_descent_follows_the_theorem(lam):
     wide = [first, *[eps * torch.eye(d, **F64)] * 2]
     wide = [W.clone().requires_grad_() for W in wide]
     small = compression.compress([W.detach() for W in wide], missing, k // 2, eps)
-    rhos = recursions.rho_recursion(eps=eps, eta=eta, lam=lam, L=3, steps=steps)
+    rhos = law.rho_recursion(eps=eps, eta=eta, lam=lam, L=3, steps=steps)
     for _ in range(steps):
         optimiser.zero_grad()
         loss(model).backward()

@@ -13,9 +13,9 @@ PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
     "_files _scalars _threads",
     "_checks",
-    "init networks observed recursions spectra",
+    "_wide init networks observed spectra",
     "features law losses rules",
-    "_adapting compression data descent factored images readouts",
+    "_adapting compression data descent factored images mean_field readouts",
     "_completing _gradients adapters",
     "adaptive completion",
     "_peft_tuner",

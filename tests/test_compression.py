@@ -7,7 +7,7 @@ import torch
 from low_rank import F64, SIGMA, low_rank_target, problem
 from torch.overrides import TorchFunctionMode
 
-from lop_utils import compression, descent, factored, init, losses, recursions, rules, spectra
+from lop_utils import compression, descent, factored, init, law, losses, rules, spectra
 from lop_utils.compression import Compressed, compress, low_rank_approximation, reconstruct
 from lop_utils.networks import end_to_end
 from lop_utils.observed import ObservedEntries
@@ -95,7 +95,7 @@ def test_exact_with_momentum(case, lam):
     assert max(gap for *_, gap in path) < 1e-12 and path[-1][1] < 0.1 * path[0][1]
     if case == 1:
         # The recursion is that of plain descent, and does not fit here.
-        rho = recursions.rho_recursion(0.3, eta=0.02, lam=lam, L=3, steps=200)[-1]
+        rho = law.rho_recursion(0.3, eta=0.02, lam=lam, L=3, steps=200)[-1]
         *_, last = distances(
             Ws0, Phi, small, 0.3, guess=lambda *a: reconstruct(*a[:2], rho), **options
         )
@@ -106,7 +106,7 @@ def test_exact_after_30000_steps():
     L, eps, eta, steps = 3, 1e-3, 0.3, 30_000
     Ws0, Phi = problem(1, 20, L, eps)
     small = compress(Ws0, Phi, 3, eps)
-    rho = recursions.rho_recursion(eps, eta=eta, lam=0.0, L=L, steps=steps)
+    rho = law.rho_recursion(eps, eta=eta, lam=0.0, L=L, steps=steps)
     options = dict(eta=eta, steps=steps, every=1000)
     for a, b in zip(train(Ws0, Phi, **options), train(small.Ws, small.Phi, **options), strict=True):
         W = end_to_end(a.Ws)
@@ -121,7 +121,7 @@ def test_what_is_missing_without_the_complement(rhat, eps):
     Ws0, Phi = problem(1, d, L, eps)
     small = compress(Ws0, Phi, rhat, eps)
     options = dict(eta=0.1, lam=1e-2, steps=200)
-    rho = recursions.rho_recursion(eps, L=L, **options).tolist()
+    rho = law.rho_recursion(eps, L=L, **options).tolist()
     for a, b in zip(
         train(Ws0, Phi, every=10, **options),
         train(small.Ws, small.Phi, every=10, **options),

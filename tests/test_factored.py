@@ -292,7 +292,7 @@ def test_directions_that_a_sample_does_not_see_start_at_zero_on_one_side(rank, d
     seen = ObservedEntries(rows, cols, (low[0] @ low[1].T).flatten(), (60, 57))
     Q = torch.randn(6, 57, generator=generator, dtype=dtype)
     loss, P = factored.fastest_loss(seen, 6), torch.zeros(60, 6, dtype=dtype)
-    Ws, s = init.sampled_spectral(loss, P, Q, 3, 1.0)
+    Ws, s = init._sampled_spectral(loss, P, Q, 3, 1.0)
     size = torch.linalg.norm(Ws[-1], dim=0)
     near = 1e-12 if dtype == torch.float64 else 1e-4
     assert s.isfinite().all() and (size[:rank] - 1).abs().sum() < near and not size[rank:].any()

@@ -7,7 +7,7 @@ import torch
 from low_rank import F64, SIGMA, low_rank_target, problem
 from sklearn.datasets import load_digits
 
-from lop_utils import descent, init, law, losses, recursions, rules, spectra
+from lop_utils import descent, init, law, losses, rules, spectra
 from lop_utils.networks import end_to_end
 
 CASES = pytest.mark.parametrize("case", [1, 2], ids=["case-1", "case-2"])
@@ -19,8 +19,8 @@ def run(Ws, Phi, *, steps, every=100, **options):
 
 def rho_of(case, eps, *, eta, lam, L, steps):
     if case == 1:
-        return recursions.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=steps)
-    return recursions.rho_frozen(eps, eta=eta, lam=lam, steps=steps)
+        return law.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=steps)
+    return eps * (1 - eta * lam) ** torch.arange(steps + 1.0, dtype=torch.float64)
 
 
 def violation(Ws, spaces, rho):
@@ -79,14 +79,14 @@ def test_early_a_tiny_start_has_not_left_rho_by_what_float64_can_see():
     # The other side of "exactly 2r leave": one step moves a value by eta eps^(L-1) at most.
     Ws0, Phi = problem(1, 30, 5, 1e-3)
     *_, it = run(Ws0, Phi, eta=0.1, steps=1)
-    rho = recursions.rho_recursion(1e-3, eta=0.1, lam=0.0, L=5, steps=1)[-1]
+    rho = law.rho_recursion(1e-3, eta=0.1, lam=0.0, L=5, steps=1)[-1]
     assert (torch.linalg.svdvals(it.Ws[0]) - rho).abs().max() < 0.1 * 1e-3**4
 
 
 def test_r_values_rise_and_r_fall():
     Ws0, Phi = problem(1, 30, 3, 0.1)
     *_, it = run(Ws0, Phi, eta=0.1, steps=500)
-    rho = recursions.rho_recursion(0.1, eta=0.1, lam=0.0, L=3, steps=500)[-1]
+    rho = law.rho_recursion(0.1, eta=0.1, lam=0.0, L=3, steps=500)[-1]
     for W in it.Ws:
         left = torch.linalg.svdvals(W) - rho
         assert (left[:3] > 1e-3).all() and (left[-3:] < -1e-3).all()
@@ -95,7 +95,7 @@ def test_r_values_rise_and_r_fall():
 
 def test_an_upper_bound_of_the_rank_and_a_smaller_rank_are_enough():
     Ws0, Phi = problem(1, 30, 3, 0.5)
-    rhos = recursions.rho_recursion(0.5, eta=0.1, lam=0.0, L=3, steps=300).tolist()
+    rhos = law.rho_recursion(0.5, eta=0.1, lam=0.0, L=3, steps=300).tolist()
     for rhat in (3, 5, 8):
         spaces = law.invariant_subspaces(Ws0, Phi, rhat, 0.5)
         assert spaces[2:] == (2 * rhat, 30 - 2 * rhat, 0)
@@ -143,8 +143,8 @@ def test_between_the_cases_both_kinds_of_rest_occur(d_y, sizes, generator):
     Ws0 = init.orthogonal((d,) * L + (d_y,), eps, generator=generator)
     spaces = law.invariant_subspaces(Ws0, Phi, r, eps)
     assert spaces[2:] == sizes
-    shrinks = recursions.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=400)
-    stays = recursions.rho_frozen(eps, eta=eta, lam=lam, steps=400)
+    shrinks = law.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=400)
+    stays = rho_of(2, eps, eta=eta, lam=lam, L=L, steps=400)
     for it in run(Ws0, Phi, eta=eta, lam=lam, steps=400):
         rho = torch.cat([shrinks[it.t].expand(sizes[1]), stays[it.t].expand(sizes[2])])
         assert max(law.block_errors(it.Ws, spaces, rho)) < 1e-12
@@ -164,7 +164,7 @@ def test_layers_of_unequal_scale_have_a_rho_each(lam, generator):
     Ws0 = init.orthogonal((d,) * 4, 1.0, generator=generator)
     Ws0 = [scale * W for scale, W in zip(scales, Ws0, strict=True)]
     spaces = law.invariant_subspaces(Ws0, Phi, 3, scales)
-    rhos = recursions.rho_recursion(scales, eta=eta, lam=lam, L=3, steps=400)
+    rhos = law.rho_recursion(scales, eta=eta, lam=lam, L=3, steps=400)
     for it in run(Ws0, Phi, eta=eta, lam=lam, steps=400):
         rho = rhos[it.t]
         assert max(law.block_errors(it.Ws, spaces, rho)) < 1e-12  # shape (L,)
@@ -209,13 +209,13 @@ def test_the_rule_decides():
     assert law.block_errors(it.Ws, spaces, best_rho).off_diagonal > 1e-2
     assert law.block_errors(it.Ws, spaces, best_rho).complement > 1e-3
     *_, it = run(Ws0, Phi, eta=0.1, steps=100)
-    rho = recursions.rho_recursion(0.1, eta=0.1, lam=0.0, L=3, steps=100)[-1]
+    rho = law.rho_recursion(0.1, eta=0.1, lam=0.0, L=3, steps=100)[-1]
     assert violation(it.Ws, spaces, rho) < 1e-14
     # With momentum the spaces are the same, the number is another.
     *_, it = run(Ws0, Phi, rule=rules.momentum(0.9), eta=0.02, lam=0.1, steps=100)
     errors = law.block_errors(it.Ws, spaces, law.block_form(it.Ws, spaces)[0].complement[0, 0])
     assert max(errors) < 1e-14
-    rho = recursions.rho_recursion(0.1, eta=0.02, lam=0.1, L=3, steps=100)[-1]
+    rho = law.rho_recursion(0.1, eta=0.02, lam=0.1, L=3, steps=100)[-1]
     assert law.block_errors(it.Ws, spaces, rho).complement > 1e-3
 
 
@@ -248,7 +248,7 @@ WRONG_BASES = {
 def small():
     Ws0, Phi = problem(1, D, DEPTH, EPS)
     *_, it = run(Ws0, Phi, eta=ETA, lam=LAM, steps=40)
-    rho = recursions.rho_recursion(EPS, eta=ETA, lam=LAM, L=DEPTH, steps=40)[-1].item()
+    rho = law.rho_recursion(EPS, eta=ETA, lam=LAM, L=DEPTH, steps=40)[-1].item()
     return Ws0, Phi, it.Ws, law.invariant_subspaces(Ws0, Phi, R, EPS), rho
 
 
@@ -299,7 +299,7 @@ def test_case_2_does_not_shrink():
     spaces = law.invariant_subspaces(Ws0, Phi, R, EPS)
     *_, it = run(Ws0, Phi, eta=ETA, steps=40)
     assert violation(it.Ws, spaces, EPS) < 1e-13
-    shrunk = recursions.rho_recursion(EPS, eta=ETA, lam=0.0, L=DEPTH, steps=40)[-1]
+    shrunk = law.rho_recursion(EPS, eta=ETA, lam=0.0, L=DEPTH, steps=40)[-1]
     assert violation(it.Ws, spaces, shrunk) > 0.1
 
 
@@ -433,3 +433,86 @@ def test_no_scale_of_the_layers_is_lost():
     Phi[0, 0] = 1.0
     spaces = law.invariant_subspaces(Ws, Phi, r=1, eps=1e-15)
     assert law.block_errors(Ws, spaces, 1e-15).off_diagonal < 1e-21
+
+
+# The one number
+
+
+def test_rho_starts_at_eps_and_follows_its_step():
+    rho = law.rho_recursion(0.7, eta=0.2, lam=0.3, L=4, steps=50)
+    assert rho.shape == (51,) and rho.dtype == torch.float64 and rho[0] == 0.7
+    expected = rho[:-1] * (1 - 0.06) - 0.2 * rho[:-1] ** 7
+    assert (rho[1:] - expected).abs().max() < 1e-15
+    assert law.rho_recursion(0.7, eta=1, lam=0, L=2, steps=0).tolist() == [0.7]
+    one_layer = law.rho_recursion(1.0, eta=0.5, lam=0.0, L=1, steps=5)
+    assert one_layer.tolist() == [0.5**t for t in range(6)]
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize("scales", [(0.7,), (0.7, 0.2), (0.9, 0.4, 0.7), (0.6,) * 5], ids=str)
+def test_the_complement_is_a_network_of_width_one(scales, lam):
+    L = len(scales)
+    each = law.rho_recursion(scales, eta=0.2, lam=lam, L=L, steps=200)
+    assert each.shape == (201, L) and each[0].tolist() == list(scales)
+    net = [torch.full((1, 1), scale, **F64) for scale in scales]
+    loss = losses.squared_error(torch.zeros(1, 1, **F64))
+    for it in descent.train(net, loss, eta=0.2, lam=lam, steps=200):
+        found = torch.cat([W.flatten() for W in it.Ws])
+        assert (found - each[it.t]).abs().max() < 1e-14
+    if len(set(scales)) == 1:
+        one = law.rho_recursion(scales[0], eta=0.2, lam=lam, L=L, steps=200)
+        assert (each - one[:, None]).abs().max() < 1e-14
+
+
+def test_a_value_may_reach_zero():
+    # 1 - eta * 2^2 = 0: divided by it, a product over all would be none.
+    each = law.rho_recursion([1.0, 2.0], eta=0.25, lam=0.0, L=2, steps=2)
+    assert each.tolist() == [[1.0, 2.0], [0.0, 1.5], [0.0, 1.5]]
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+@pytest.mark.parametrize("L", [2, 5])
+def test_small_steps_follow_the_closed_form(L, lam):
+    k, gaps = 2 * L - 2, []
+    for steps in (400, 800, 1600):
+        tau = 4 / steps * torch.arange(steps + 1, **F64)
+        fading = (1 + 1 / lam) * torch.exp(k * lam * tau) - 1 / lam if lam else 1 + k * tau
+        rho = law.rho_recursion(1.0, eta=4 / steps, lam=lam, L=L, steps=steps)
+        gaps.append((rho - fading ** (-1 / k)).abs().max().item())
+    assert gaps[0] < 0.02
+    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.05)
+    assert gaps[1] / gaps[2] == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(eps=0), "eps: wanted eps > 0, got 0"),
+        (dict(lam=-1), "lam: wanted lam >= 0, got -1"),
+        (dict(eta=0.0), "eta: wanted eta > 0, got 0.0"),
+        (dict(steps=-1), "steps: wanted steps >= 0, got -1"),
+        (dict(L=0), "L: wanted L >= 1, got 0"),
+        (dict(eps=[1.0, 0.0]), "eps[1]: wanted eps[1] > 0, got 0.0"),
+        (dict(eps=[1.0]), "eps: wanted one or L = 2 scales, got 1"),
+    ],
+)
+def test_rho_refuses(change, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        law.rho_recursion(**dict(eps=1.0, eta=0.1, lam=0.0, L=2, steps=1) | change)
+
+
+@pytest.mark.parametrize(
+    ("eps", "eta", "L", "t"),
+    [
+        pytest.param(1e200, 1.0, 2, 1, id="the-power-overflows"),
+        pytest.param(1e120, 1.0, 2, 1, id="the-product-overflows"),
+        pytest.param(1.0, 1e200, 1, 2, id="one-layer"),
+        pytest.param(2.0, 3.0, 3, 5, id="after-some-steps"),
+        pytest.param([1e200, 1e200], 1.0, 2, 1, id="unequal-scales"),
+    ],
+)
+def test_a_recursion_that_diverges_names_the_step_and_eta(eps, eta, L, t):
+    message = f"rho: wanted a finite number, overflowed at step t = {t} with eta = {eta:g}"
+    law.rho_recursion(eps, eta=eta, lam=0, L=L, steps=t - 1)
+    with pytest.raises(FloatingPointError, match="^" + re.escape(message) + "$"):
+        law.rho_recursion(eps, eta=eta, lam=0, L=L, steps=100)

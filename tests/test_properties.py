@@ -24,9 +24,9 @@ from lop_utils import (
     init,
     law,
     losses,
+    mean_field,
     networks,
     readouts,
-    recursions,
     rules,
     spectra,
 )
@@ -34,7 +34,7 @@ from lop_utils.book import claims, cost, live, plots, ratings, scale, sharded
 from lop_utils.observed import ObservedEntries
 
 MODULES = (
-    "compression descent features init law losses networks readouts recursions rules spectra "
+    "compression descent features init law losses mean_field networks readouts rules spectra "
     "book.claims book.cost book.live book.plots book.ratings book.scale book.sharded"
 ).split()
 
@@ -71,6 +71,7 @@ UNCHECKED = {"but": "Ws: last-(nan|inf|-inf|sparse)", "options": {"unchecked": T
 ONES = torch.ones(3, 5, **F64)
 PURE = {"unit": 1.0}  # of no scale of its own
 INFINITE = {"infinite": True}
+FIELD = {"L": 2, "gamma0": 0.5}
 SAID = ("W", "Ws", "Z", "loss", "rho", "d_y", "f", "values", "Phi")  # beside the arguments
 SEED = "generator: (minus|none)"
 
@@ -78,13 +79,6 @@ SEED = "generator: (minus|none)"
 def trained(Ws, loss, rule=None, eta=0.1, lam=0.01, steps=3, every=1):
     run = descent.train(Ws, loss, rule, eta=eta, lam=lam, steps=steps, every=every)
     return [(it.t, it.Ws, it.loss) for it in run]
-
-
-def sampled(P, Q, L, eps, iterations):
-    kind = {"dtype": torch.float32 if getattr(Q, "dtype", None) == torch.float32 else torch.float64}
-    target = torch.arange(15.0).reshape(5, 3).to(**kind).sin()
-    start = init.sampled_spectral(losses.squared_error(target), P, Q, L, eps, iterations=iterations)
-    return start.s, networks.end_to_end([W / float(eps) for W in start.Ws])
 
 
 def at_layers(make):
@@ -137,6 +131,11 @@ def wide_again(Ws0, Phi, rhat, eps):
 def seen(d):
     rows, cols = torch.arange(8) // 2, torch.arange(8) % 3
     return ObservedEntries(rows, cols, d.matrix(8), (5, 3))
+
+
+def finite(**how):
+    Ws, loss, rate = mean_field.finite_width(**how)
+    return loss(Ws).value, [G * rate for G in loss([2 * W for W in Ws]).grads]
 
 
 def grams(Ws):
@@ -280,10 +279,6 @@ ROWS = {
         lambda M, k, L, eps: grams(init.spectral(M, k, L, eps)),
         degrees={"M": 0},
     ),
-    "init.sampled_spectral": Row(
-        lambda d: {"P": d.matrix(5, 2), "Q": d.matrix(2, 3), "L": 3, "eps": 0.1, "iterations": 4},
-        sampled,
-    ),
     "losses.of_product": Row(
         lambda d: d("Ws"),
         losses.of_product(lambda W: (0.5 * (W * W).sum((-2, -1)), W)),
@@ -332,17 +327,32 @@ ROWS = {
         lambda d: d("Ws", beta=0.5),
         lambda Ws, beta: trained(Ws, losses.squared_error(ONES), rules.muon(beta)),
     ),
-    "recursions.rho_recursion": Row(
+    "law.rho_recursion": Row(
         lambda d: {"eps": 0.5, "eta": 0.1, "lam": 0.1, "L": 3, "steps": 4},
-        recursions.rho_recursion,
+        law.rho_recursion,
         but="eps: list",
     ),
-    "recursions.rho_frozen": Row(
-        lambda d: {"eps": 0.5, "eta": 0.1, "lam": 0.1, "steps": 4},
-        recursions.rho_frozen,
+    "mean_field.solve": Row(
+        lambda d: {"K": plane(d.matrix(3, 4)) / 4, "y": d.s[:3], **FIELD, "steps": 3, "eta": 0.1},
+        lambda **how: [getattr(mean_field.solve(**how), name) for name in ("loss", "H", "G")],
     ),
-    "recursions.rho_flow": Row(  # of no time no value, and rightly so
-        lambda d: {"eps": 0.5, "tau": d.s, "lam": 0.1, "L": 3}, recursions.rho_flow, "tau: empty"
+    "mean_field.finite_width": Row(
+        lambda d: (
+            {"X": d.matrix(4, 3), "y": d.s[:3], **FIELD, "width": 6, "runs": 2} | {"generator": 1}
+        ),
+        finite,
+        SEED,
+    ),
+    "mean_field.one_hidden": Row(
+        lambda d: (
+            {"S": plane(d.matrix(3, 4)), "target": d.s[:3], "K": 9.0 * torch.eye(3, **F64)}
+            | {"b": d.s[:3] / 9, "s": 4.0, "eta": 0.01, "gamma0": 0.5, "steps": 3}
+        ),
+        mean_field.one_hidden,
+        "(s|eta): list",
+    ),
+    "mean_field.marchenko_pastur": Row(
+        lambda d: {"q": 0.5, "nodes": 5}, mean_field.marchenko_pastur
     ),
     "losses.Minibatches": Row(
         lambda d: d("Ws X Y", batch=3, noise=0.1, generator=5),
@@ -443,7 +453,7 @@ ROWS = {
 LEFT_OUT = """book.claims.ClaimError book.cost.seconds book.live.Explorer book.live.Live
 book.live.explore book.plots.compact_svg book.plots.use_style book.scale.checkpoint book.scale.pick
 book.scale.save_result book.sharded.gather_rows book.sharded.summed_loss
-compression.with_outer_layers""".split()
+compression.with_outer_layers mean_field.MeanField""".split()
 
 
 def test_every_public_name_has_a_row():

@@ -154,12 +154,6 @@ ROWS = {
         degrees={"values": 1},
         but=SEED,
     ),
-    "observed.product_entries": Row(
-        lambda d: d("P Q rows cols"),
-        observed.product_entries,
-        lambda P, Q, rows, cols: (P @ Q)[rows, cols],
-        {"P": 1, "Q": 1},
-    ),
     "observed.fit_effects": Row(
         lambda d: d(SAMPLE, shrinkage=2.0), with_sample(observed.fit_effects), ridge, {"values": 1}
     ),

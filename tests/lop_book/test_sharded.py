@@ -140,7 +140,7 @@ seen = ObservedEntries(*problem["observed"])
 block = sharded.row_blocks(seen, size)[rank]
 part = sharded.rows_between(seen, block)
 loss = sharded.summed_loss(factored.fastest_loss(part, problem["Q"].shape[0]))
-start, s = init.sampled_spectral(
+start, s = init._sampled_spectral(
     loss, problem["P"][slice(*block)], problem["Q"], problem["L"], 0.3
 )
 spectral, steps = len(sent), problem["steps"]
@@ -210,7 +210,7 @@ def test_two_processes_train_as_one_and_exchange_one_small_message_a_step(tmp_pa
     two = two_processes(tmp_path, problem)
     assert two["size"] == 2 and two["blocks"][0] != two["blocks"][1]
     loss = factored.fastest_loss(ObservedEntries(*problem["observed"]), K)
-    start, s = init.sampled_spectral(loss, problem["P"], problem["Q"], L, 0.3)
+    start, s = init._sampled_spectral(loss, problem["P"], problem["Q"], L, 0.3)
     # From the same start: the sign of a pair of singular vectors hangs on rounding.
     signs = (two["start"][0] * start[0]).sum(1).sign()
     expected = [signs[:, None] * start[0], *start[1:-1], start[-1] * signs]

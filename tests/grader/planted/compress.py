@@ -143,8 +143,8 @@ MISTAKES = [
     ),
     Mistake(
         "rho of the next step",
-        "L=L, steps=steps)",
-        "L=L, steps=steps + 1)[1:]",
+        "zip(wide, narrow, rho)",
+        "zip(wide, narrow, rho[1:])",
         {"q5": 1.0},
         "rho of the next step",
     ),

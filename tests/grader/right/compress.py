@@ -20,7 +20,6 @@ ratio = torch.div(*multiplications(d, r, L))
 A = networks.end_to_end(Ws0) / eps**L
 U, V = (each.double() for each in outer_factors(Ws0, Phi, r, eps))
 start, target = core_start(Phi, U, V, L, eps)
-rho = recursions.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=steps)
 wide = train(Ws0, Phi, eta, lam, steps)
 narrow = train([W.double() for W in start], target, eta, lam, steps)
 both = [(networks.end_to_end(W), expand(C, U, V, A, x)) for W, C, x in zip(wide, narrow, rho)]
@@ -77,7 +76,7 @@ U, V = outer_factors(Ws0, Phi, r, eps)
 A = product(Ws0) / eps**L
 wide = train(Ws0, Phi, eta, lam, steps)
 narrow = train(*core_start(Phi, U, V, L, eps), eta, lam, steps)
-rhos = recursions.rho_recursion(eps, eta=eta, lam=lam, L=L, steps=steps).numpy()
+rhos = np.array(rho)
 
 def distance(W, guess):
     return np.linalg.norm(W - guess) / np.linalg.norm(W)

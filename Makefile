@@ -116,6 +116,10 @@ paper: $(READY) ## execute at the papers' scale and record the results in book/_
 real: $(READY) ## adapt a pretrained model to few samples, and record it (84 MB to download, an hour)
 	$(ONE) $(BIN)/python tools/few_shot.py sentences
 
+.PHONY: full
+full: $(READY) ## train at d = 1000 and at ViT-base's size, and record it (two hours)
+	@set -e; for run in vit-digits vit-cifar10 inputs momentum adam; do $(ONE) $(BIN)/python tools/full_size.py $$run; done
+
 # OMP_NUM_THREADS is left to the scripts, which say what they use: two threads, rows one each.
 TWO := -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2
 

@@ -43,7 +43,7 @@ class MeanField:
     ntk: Tensor
     r"""Shape (T + 1, P, P): tangent kernel, :math:`G^1K + \sum_l H^lG^{l+1}` at equal steps."""
     mismatch: float
-    """How far the outputs read at the L layers are apart, relative to the largest: rounding."""
+    """Largest relative distance between the outputs as the L layers give them; it is rounding."""
 
     def __repr__(self) -> str:
         """Return sizes, first and last loss, and the error."""

@@ -206,7 +206,7 @@ def muon(
     --------
     >>> rule, W, G = muon(beta=0.0), torch.zeros(1, 1), torch.tensor([[7.0]])
     >>> rule.step([W], None, [G], [0.1], 0.0, rule.start([W]))[0]
-    [tensor([[-0.0701]])]
+    [tensor([[-0.0696]])]
     """
     beta = _checks.fraction("beta", beta)
     if not callable(orthogonalise):

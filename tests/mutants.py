@@ -29,6 +29,7 @@ FAULTS = [
     ("lop_utils/descent.py", "alpha=lam)", "alpha=2 * lam)", "tests/test_descent.py"),
     ("lop_utils/law.py", "torch.cat([Phi, Phi.T @ A])", "torch.cat([Phi, Phi @ A])", "tests/test_law.py"),
     ("lop_utils/law.py", "** (2 * (L - 1))", "** (2 * L)", "tests/test_law.py"),
+    ("lop_utils/_wide.py", "d = B[l + 1, t, :p] + rate", "d = rate", "tests/test_mean_field.py"),
     ("lop_utils/compression.py", "\"rho\", rho)) ** len(Ws)", "\"rho\", rho)) ** (len(Ws) - 1)", "tests/test_compression.py"),
     ("lop_utils/spectra.py", "cosines**2 >= 0.5", "cosines**2 >= 2.0", "tests/test_spectra.py"),
     ("lop_utils/observed.py", "if len(twice):", "if len(twice) > len(rows):", "tests/test_observed.py"),

@@ -22,7 +22,7 @@ LAYERS = [  # a module imports only from rows above its own
     "peft_bridge",
     "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
     "book._svg book.noise book.width",
-    "book.lora_study book.plots",
+    "book.lora_study book.methods book.plots",
     "book.live",
 ]
 LAYER = {name: number for number, row in enumerate(LAYERS) for name in row.split()}

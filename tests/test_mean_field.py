@@ -137,13 +137,13 @@ def average(losses, seen):
     return fit[0], (rest * torch.linalg.inv(A.T @ A)[0, 0]).sqrt()
 
 
-@pytest.mark.parametrize(("L", "gamma0"), [(1, 2.0), (2, 1.0), (2, 2.0), (3, 1.0)])
+@pytest.mark.parametrize(("L", "gamma0"), [(1, 2.0), (2, 2.0), (3, 1.0)])
 def test_networks_of_many_seeds_come_as_near_as_their_width_allows(L, gamma0):
     X, K, y = problem(3)
-    mean, error = average(*trained(X, y, L, 128, 0.15, gamma0, 20, runs=60, seed=L))
+    mean, error = average(*trained(X, y, L, 256, 0.15, gamma0, 20, runs=50, seed=L))
     theory = mean_field.solve(K, y, L=L, eta=0.15, gamma0=gamma0, steps=20).loss
-    assert error.max() < 1e-3  # with a response missing, the theory moves by 1e-2 and more
-    assert ((mean - theory).abs() < 4 * error + 0.5 / 128).all()
+    assert error.max() < 1e-3  # with a response missing, the theory moves by 5e-3 and more
+    assert ((mean - theory).abs() < 4 * error + 0.5 / 256).all()
 
 
 @pytest.mark.weekly

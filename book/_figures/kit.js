@@ -73,6 +73,7 @@ const STYLE = `
   gap: 0.5rem; margin: 0; }
 .lop-live-controls input, .lop-live-controls select { border: 1px solid var(--lop-live-edge);
   background: transparent; color: inherit; font: inherit; }
+.lop-live-controls select { min-width: 0; min-height: 1.9rem; }
 .lop-live-controls option { background: Canvas; color: CanvasText; }
 .lop-live-controls input[type="number"] { width: 5rem; padding: 0.1rem 0.3rem;
   appearance: textfield; }
@@ -423,7 +424,7 @@ export function training(stage, { begin, advance, over, step: at, steps, note, s
 // --- Drawing -------------------------------------------------------------------------------------
 
 /** Draw the two axes of a panel and a title above; return what marks a place on the upright one. */
-export function frame(pen, { left, right, top, bottom }, title, ink) {
+export function border(pen, { left, right, top, bottom }, title, ink) {
   const marked = [];
   pen.strokeStyle = pen.fillStyle = ink;
   pen.lineWidth = 1;
@@ -461,7 +462,7 @@ export function axes(pen, panel, values, title, ink, floor = 1e-14) {
   low -= 0.1;
   high += 0.1;
   const y = (value) => bottom - (to(value) - low) / (high - low) * (bottom - top);
-  const put = frame(pen, panel, title, ink), mark = (value) => put(y(value), short(value, 2));
+  const put = border(pen, panel, title, ink), mark = (value) => put(y(value), short(value, 2));
   const whole = Math.max(1, Math.ceil((high - low) / 5));
   for (let n = Math.ceil(low); n <= high; n += whole) mark(10 ** n);
   if (Math.floor(high) - Math.ceil(low) < 1) [low + 0.1, high - 0.1].forEach((n) => mark(10 ** n));

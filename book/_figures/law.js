@@ -1,8 +1,9 @@
 // The law of parsimony, live. A deep linear network of width d trains here as the theorem says:
 // a core of 2r by 2r matrices, and one number rho for the d - 2r directions that are left (one for
-// each layer: under Muon they differ). How the core begins depends on the start and the target through one r by r matrix alone, the overlap
-// M = V^T (W_L...W_1(0) / eps^L)^T U of the target's singular vectors; it is drawn as what it is, a
-// block of a random orthogonal d by d matrix, without an array of that size.
+// each layer: under Muon they differ). How the core begins depends on the start and the target through
+// one r by r matrix alone, the overlap M = V^T (W_L...W_1(0) / eps^L)^T U of the target's singular
+// vectors; it is drawn as what it is, a block of a random orthogonal d by d matrix, without an array of
+// that size.
 
 import controls from "./law.json" with { type: "json" };
 import { axes, line, live, many, short, training, write } from "./kit.js";
@@ -75,7 +76,8 @@ const scaled = (k, eps, rows = k) =>
 export function coreStart({ d, r, L, eps, outputs = 0 }, M) {
   const k = 2 * r, target = coreTarget(M, r);
   const Ws = Array.from({ length: L }, (_, l) => scaled(k, eps, outputs && l === L - 1 ? r : k));
-  return { Ws, k, rest: d - k, target: outputs ? target.map((_, i) => target[(i % k) * k + Math.floor(i / k)]) : target };
+  const turned = target.map((_, i) => target[(i % k) * k + Math.floor(i / k)]);
+  return { Ws, k, rest: d - k, target: outputs ? turned : target };
 }
 
 const WHOLE = 20; // the width of a network without a core
@@ -85,7 +87,8 @@ export function wholeStart({ r, L, eps, outputs = 0 }, random) {
   const k = WHOLE, rows = outputs ? r : k, sigma = strengths(r);
   const Ws = Array.from({ length: L }, () => orthonormal(k, k, random).map((x) => eps * x));
   Ws[L - 1].fill(0, rows * k);
-  const strong = orthonormal(rows, r, random).map((x, i) => x * sigma[i % r]), target = new Float64Array(k * k);
+  const strong = orthonormal(rows, r, random).map((x, i) => x * sigma[i % r]);
+  const target = new Float64Array(k * k);
   target.set(times(rows, r, k, strong, orthonormal(k, r, random), undefined, "B"));
   return { Ws, k, rest: 0, target };
 }
@@ -105,8 +108,8 @@ export class Network extends Layers {
   }
 
   advance() {
-    // with r outputs one of the others is zero
-    this.pulls = this.rhos.map((rho, l) => this.rhos.reduce((all, other, j) => (j === l ? all : all * other ** 2), rho));
+    const { rhos } = this; // with r outputs one of them is zero
+    this.pulls = rhos.map((rho, l) => rhos.reduce((all, other, j) => (j === l ? all : all * other ** 2), rho));
     super.advance();
   }
 
@@ -123,7 +126,9 @@ export class Network extends Layers {
 
   /** The other singular values of each layer. */
   spectra() {
-    return super.spectra().map((values, l) => (this.narrow && l === this.L - 1 ? values.slice(0, this.r) : values));
+    const found = super.spectra();
+    if (this.narrow) found[this.L - 1] = found[this.L - 1].slice(0, this.r); // the others are rows of zeros
+    return found;
   }
 
   get finite() {
@@ -145,7 +150,8 @@ function figure(stage) {
 
   function note() {
     const { t, rhos, loss, finite } = network;
-    if (finite && history.at(-1)?.t !== t) history.push({ t, rhos: rhos.slice(), loss, spectra: network.spectra() });
+    if (!finite || history.at(-1)?.t === t) return;
+    history.push({ t, rhos: rhos.slice(), loss, spectra: network.spectra() });
   }
 
   const trained = training(stage, {
@@ -179,7 +185,7 @@ function figure(stage) {
     say();
   }
 
-  /** How many singular values of the layer are above rho, below, and equal to it; without a core, epsilon. */
+  /** How many singular values of the layer are above rho, below, and equal to it; or epsilon, without a core. */
   function counts() {
     const { rhos, spectra } = history[history.length - 1], layer = shown(), values = spectra[layer - 1];
     const { whole } = method(), near = whole ? 0.01 : 1e-9, rho = whole ? settings.eps : Math.abs(rhos[layer - 1]);
@@ -190,15 +196,15 @@ function figure(stage) {
 
   function say() {
     const layer = shown(), { rho, above, below, equal } = counts(), { whole, said } = method();
-    const values = many(above, "singular value"), { t } = network;
+    const all = many(above, "singular value"), [mark, near] = whole ? ["ε", "within one per cent of"] : ["ρ", "equal to"];
     const where = whole ? `${said}, on a network of width ${WHOLE}, whatever d` : said;
+    const found = rho
+      ? `${all} above ${mark}, ${below} below, and ${equal} ${near} ${mark} = ${short(rho)}`
+      : `the last, ${all}, and no ρ`;
     stage.say(
-      network.finite
-        ? `After ${many(t, "step")}${where}: in layer ${layer}, ${
-          !rho ? `the last, ${values}, and no ρ`
-            : whole ? `${values} above ε, ${below} below, and ${equal} within one per cent of ε = ${short(rho)}`
-              : `${values} above ρ, ${below} below, and ${equal} equal to ρ = ${short(rho)}`}. Loss ${short(network.loss)}.`
-        : `After ${many(t, "step")}${where} the loss is beyond all bounds: this step η is too large.`,
+      `After ${many(network.t, "step")}${where}${network.finite
+        ? `: in layer ${layer}, ${found}. Loss ${short(network.loss)}.`
+        : " the loss is beyond all bounds: this step η is too large."}`,
       `Singular values of layer ${layer} and loss, by step.`);
   }
 
@@ -220,11 +226,10 @@ function figure(stage) {
     });
     const middle = Math.min(y(found.rho), panel.bottom), tip = place(last.t) + 6;
     if (found.rho) write(pen, `${found.equal} ${whole ? "near ε" : "equal ρ"}`, tip, middle + 4, colours.rest);
-    if (found.above) {
-      const at = y(ends[found.above - 1]);
-      write(pen, found.rho ? `${found.above} above` : `all ${found.above}`, tip, (found.rho ? Math.min(at, middle - 15) : at) + 4, colours.rises);
-    }
-    if (found.below) write(pen, `${found.below} below`, tip, Math.max(y(ends[ends.length - found.below]), middle + 15) + 4, colours.falls);
+    const beside = (i, text, name, toward) => write(pen, text, tip, toward(y(ends[i])) + 4, colours[name]);
+    if (!found.rho) beside(r - 1, `all ${r}`, "rises", (at) => at);
+    else if (found.above) beside(found.above - 1, `${found.above} above`, "rises", (at) => Math.min(at, middle - 15));
+    if (found.below) beside(ends.length - found.below, `${found.below} below`, "falls", (at) => Math.max(at, middle + 15));
     const loss = axes(pen, below, all.map((point) => point.loss), "loss", colours.ink);
     curve((point) => point.loss, "ink", 1.8, loss, below.bottom);
     write(pen, "step t", (left + right) / 2, height - 4, colours.ink, "center");

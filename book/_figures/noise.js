@@ -5,7 +5,7 @@
 // added up here: a determinant that has sunk that low is lost to rounding.
 
 import controls from "./noise.json" with { type: "json" };
-import { axes, frame, line, live, many, short, training, write } from "./kit.js";
+import { axes, border, line, live, many, short, training, write } from "./kit.js";
 import { cholesky, normal, squares, times, turnRows, uniform } from "./numbers.js";
 
 export const SAMPLES = 1000, INPUTS = 5, OUTPUTS = 2;
@@ -13,7 +13,8 @@ export const SAMPLES = 1000, INPUTS = 5, OUTPUTS = 2;
 /** Two layers in training. Samples are rows of X here; their labels are those of Phi, and noise. */
 export class Network {
   constructor({ d, eta, delta, batch, seed }) {
-    const random = uniform(seed), gaussian = (n) => Float64Array.from({ length: n }, () => normal(random));
+    const random = uniform(seed);
+    const gaussian = (n) => Float64Array.from({ length: n }, () => normal(random));
     const few = () => new Float64Array(OUTPUTS * INPUTS);
     this.X = gaussian(SAMPLES * INPUTS);
     this.Phi = gaussian(OUTPUTS * INPUTS);
@@ -106,8 +107,8 @@ export class Network {
 
   /** The singular values of W_1, descending, exact to the last digits also of small ones. */
   singular() {
-    const rows = Float64Array.from(this.W1, (_, i) => this.W1[(i % this.d) * INPUTS + Math.floor(i / this.d)]);
-    return squares(turnRows(rows, INPUTS, this.d), INPUTS, this.d).map(Math.sqrt).sort().reverse();
+    const { W1, d } = this, rows = W1.map((_, i) => W1[(i % d) * INPUTS + Math.floor(i / d)]);
+    return squares(turnRows(rows, INPUTS, d), INPUTS, d).map(Math.sqrt).sort().reverse();
   }
 }
 
@@ -120,9 +121,9 @@ const signed = (x, digits) => (x < 0 ? `−${short(-x, digits)}` : short(x, digi
 
 /** Draw an even axis from low to high, and the line below; return where a value stands. */
 function evenAxes(pen, panel, low, high, title, ink) {
-  const { top, bottom } = panel, room = 0.06 * (high - low); // for the mark at the end
+  const { top, bottom } = panel, room = 0.06 * (high - low); // below the title
   const y = (value) => bottom - (value - low) / (high + room - low) * (bottom - top);
-  const put = frame(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
+  const put = border(pen, panel, title, ink), most = (high - low) / 3, digit = 10 ** Math.floor(Math.log10(most));
   const step = digit * [5, 2, 1].find((factor) => factor * digit <= most);
   for (let n = Math.ceil(low / step); n * step <= high; n++) put(y(n * step), signed(n * step));
   return y;
@@ -171,11 +172,13 @@ function figure(stage) {
     const { t, slope, finite } = network, { logDet, values } = history[history.length - 1];
     const half = logDet - history.findLast((point) => 2 * point.t <= t).logDet;
     const told = [...values].map((x) => short(x)).join(", ");
+    const predicted = slope
+      ? `By label noise alone, −2η²δ²k tr Σ/b a step, it would be ${signed(slope * t)}`
+      : "No label noise, no lasting fall";
     stage.say(
       finite
-        ? `After ${many(t, "step")}: log det ΘΘᵀ has changed by ${signed(logDet)}, in the second half of them by ${signed(half)}. `
-          + `${slope ? `By label noise alone, −2η²δ²k tr Σ/b a step, it would be ${signed(slope * t)}` : "No label noise, no lasting fall"}. `
-          + `Singular values of W₁: ${told}.`
+        ? `After ${many(t, "step")}: log det ΘΘᵀ has changed by ${signed(logDet)}, `
+          + `in the second half of them by ${signed(half)}. ${predicted}. Singular values of W₁: ${told}.`
         : `After ${many(t, "step")} the weights are beyond all bounds: this step η is too large.`,
       "The logarithm of the determinant with its prediction, and the singular values of the first layer, by step.");
   }

@@ -5,9 +5,10 @@ looks at the widget alone: a notebook opened again shows it once its cells have 
 figures train in the browser; they are the ES modules of ``book/_figures``, which a page holds as
 they are and a notebook gets through anywidget. ``name`` is one of
 
-* ``law``: the singular values of a layer of width d, in training;
+* ``law``: the singular values of a layer of width d, in training by a method of your choice;
 * ``completion``: a matrix that two networks fill in;
 * ``features``: classes that tighten from layer to layer;
+* ``noise``: a determinant that falls as long as labels are noisy;
 * ``cost``: what a step of five networks takes. Constants of `cost.Machine` are settings, too.
 """
 

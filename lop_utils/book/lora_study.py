@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from lop_utils import adapters, init
+from lop_utils import adapters, init, spectra
 from lop_utils.book.lora_task import (
     LAYERS,
     Task,
@@ -96,24 +96,13 @@ def _adapted(
     return model
 
 
-def _orthogonalised(M: Tensor) -> Tensor:
-    """Return Muon's five Newton-Schulz steps towards the polar factor, in full precision."""
-    tall = M.shape[-2] > M.shape[-1]
-    X = M.mT if tall else M
-    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-30)
-    for _ in range(5):
-        A = X @ X.mT
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
-    return X.mT if tall else X
-
-
 def _moves(rule: str, P: Tensor, memory: dict[str, Tensor], G: Tensor, t: int) -> Tensor:
     if rule == "gd":
         return G
     M = memory.setdefault("M", torch.zeros_like(P))
     if rule == "muon":
         M.mul_(0.95).add_(G)
-        return _orthogonalised(G + 0.95 * M)  # Nesterov's
+        return spectra.newton_schulz(G + 0.95 * M)  # Nesterov's
     V = memory.setdefault("V", torch.zeros_like(P))
     M.mul_(0.9).add_(G, alpha=0.1)
     V.mul_(0.999).addcmul_(G, G, value=0.001)

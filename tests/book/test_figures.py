@@ -344,6 +344,27 @@ def test_pause_ends_also_what_ran_before_play(figure, name):
     assert shown.page.evaluate("count.steps") > steps
 
 
+MARKS = """(root) => {
+  const stage = root.lopStage, seen = [];
+  const pen = new Proxy({}, { get: (kept, name) => kept[name] ?? ((...args) => {
+    if (name === "fillText" && kept.textAlign === "right") seen.push(args);
+  }) });
+  stage.drawWith(pen, 720, stage.heightAt(720));
+  return seen;
+}"""
+
+
+@pytest.mark.parametrize(("name", "address"), [("law", ""), ("noise", "steps=1000&eta=0.02")])
+def test_a_run_that_is_played_again_keeps_its_axes(figure, name, address):
+    """The marks on both stand where they stood when it was whole."""
+    shown = figure(name, address)
+    whole = shown.evaluate(MARKS)
+    for _ in range(2):
+        button(shown, "Reset").click()
+        button(shown, "Step").click()
+        assert shown.evaluate(MARKS) == whole and len(whole) > 5
+
+
 # --- Its place ------------------------------------------------------------------------------------
 
 

@@ -178,6 +178,8 @@ def test_typing_dragging_and_keys_change_it(law):
     assert "and 1996 equal" in said(live)
     button(live, "Reset").click()
     assert "in layer 2, 0 singular values above ρ, 0 below, and 2000 equal" in said(live)
+    live.get_by_role("combobox", name="method").select_option("Adam")
+    assert "of Adam, which has no core" in said(live)
 
 
 def test_a_layer_that_the_network_lacks_is_its_last(law):

@@ -161,20 +161,3 @@ def test_what_it_says(noise):
     enter(live, "step η", "0.02")
     enter(live, "noise δ", "4")
     assert "this step η is too large" in said(live)
-
-
-def test_a_run_that_is_played_again_keeps_its_axes(noise):
-    """Marks on both axes stand where they stood when the run was whole."""
-    live = noise("steps=1000&eta=0.02")
-    marks = """(root) => {
-      const stage = root.lopStage, seen = [];
-      const pen = new Proxy({}, { get: (kept, name) => kept[name] ?? ((...args) => {
-        if (name === "fillText" && kept.textAlign === "right") seen.push(args);
-      }) });
-      stage.drawWith(pen, 720, stage.heightAt(720));
-      return seen;
-    }"""
-    whole = live.evaluate(marks)
-    button(live, "Step").click()
-    assert live.evaluate(marks) == whole and len(whole) > 5
-    assert said(live).startswith("After 1 step:")

@@ -6,6 +6,7 @@ A network with one hidden layer computes :math:`f(x) = a^\top W x = b\cdot x` an
 width does not occur. ``Ws`` are layers, or those of many runs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,15 @@ from torch import Tensor
 from lop_utils import _checks
 from lop_utils.losses import Loss, ValueAndGradients, of_product
 
-__all__ = ["OneHidden", "of_layers", "recursion", "rescaled", "residual"]
+__all__ = [
+    "OneHidden",
+    "exponent",
+    "of_layers",
+    "power_law",
+    "recursion",
+    "rescaled",
+    "residual",
+]
 
 
 class OneHidden(NamedTuple):
@@ -141,8 +150,8 @@ def rescaled(loss: Loss, rates: Sequence[float]) -> Loss:
     Examples
     --------
     >>> from lop_utils.losses import squared_error
-    >>> rescaled(squared_error([[5.0]]), [4.0])([torch.tensor([[1.0]])]).grads  # 2 * (2 - 5)
-    [tensor([[-6.]])]
+    >>> rescaled(squared_error([[5.0]]), [4.0])([torch.ones(1, 1).double()]).grads[0].item()
+    -6.0
     """
     rates = _checks.each("rates", rates, len(rates), "numbers", _checks.positive)
     roots = [rate**0.5 for rate in rates]
@@ -181,7 +190,7 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
     Examples
     --------
     >>> from lop_utils.losses import squared_error
-    >>> ones = [torch.ones(1, 1)] * 3
+    >>> ones = [torch.ones(1, 1).double()] * 3
     >>> residual(squared_error([[0.0]]), 0.5)(ones).value.item()  # half the square of 1.5
     1.125
     """
@@ -206,3 +215,70 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
         return ValueAndGradients(value, [*found, last_grad])
 
     return of_branches
+
+
+def power_law(
+    a: float, beta: float, *, last: int = 10**6, bins: int = 120
+) -> tuple[Tensor, Tensor]:
+    r"""Return eigenvalues and target of modes that fall like powers, most of them in bins.
+
+    Mode k has :math:`\lambda_k = k^{-a}`, with the power :math:`\lambda_kb_{*k}^2 = k^{-a\beta-1}`.
+    The first forty stand alone; a bin has the power and the squared target of all its modes.
+
+    Parameters
+    ----------
+    a, beta : float
+    last : int
+        The last mode.
+    bins : int
+        How many are returned, at most.
+
+    Returns
+    -------
+    tuple of Tensor, shape (n,) each
+
+    Examples
+    --------
+    >>> lam, target = power_law(2.0, 0.5, last=1000, bins=60)
+    >>> round((lam * target.square()).sum().item(), 6)  # 1/1 + 1/4 + ... + 1/1000^2
+    1.643935
+    """
+    _checks.positive("a", a), _checks.positive("beta", beta)
+    last = _checks.count("last", last, at_least=41)
+    k = torch.arange(1, last + 1, dtype=torch.float64)
+    lam, power = k**-a, k ** (-a * beta - 1)
+    far = _checks.count("bins", bins, at_least=42) - 40
+    tail = torch.logspace(math.log10(41), math.log10(last + 1), far, dtype=torch.float64).round()
+    edges = torch.cat([torch.arange(1, 41, dtype=torch.float64), tail.unique()])
+    place = torch.bucketize(k, edges, right=True) - 1
+    sums = torch.zeros(2, len(edges), dtype=torch.float64)
+    sums.index_add_(1, place, torch.stack([power, power / lam]))
+    total, squares = sums[:, sums[0] > 0]
+    return total / squares, squares.sqrt()
+
+
+def exponent(t: Tensor, errors: Tensor, first: float) -> Tensor:
+    r"""Return the :math:`\beta` of errors :math:`\sim t^{-\beta}`, by a line through logarithms.
+
+    Parameters
+    ----------
+    t, errors : Tensor, shapes (T,) and (T, ...)
+    first : float
+        From which time on.
+
+    Returns
+    -------
+    Tensor, shape (...)
+
+    Examples
+    --------
+    >>> t = torch.arange(1.0, 100)
+    >>> round(exponent(t, t**-0.7, first=10).item(), 4)
+    0.7
+    """
+    t, errors = _checks.vector("t", t.double()), _checks.numbers("errors", errors)
+    if not (late := t >= first).sum() > 1:
+        raise ValueError(f"first: wanted two times from it on, got {first}")
+    x, y = t[late].log().double(), errors[late].log().double()
+    x = x - x.mean()
+    return -(x @ (y - y.mean(0))) / (x @ x)

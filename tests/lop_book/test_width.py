@@ -95,3 +95,16 @@ TWO = [torch.ones(2, 3), torch.ones(1, 2)]
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_bins_keep_the_power_and_the_first_modes():
+    lam, target = width.power_law(1.5, 0.5, last=5000, bins=70)
+    k = torch.arange(1, 5001, **F64)
+    assert len(lam) <= 70 and (lam[:40] - k[:40] ** -1.5).abs().max() < 1e-15
+    assert torch.allclose((lam * target**2).sum(), (k**-1.75).sum())
+    assert torch.allclose((target**2).sum(), (k**-0.25).sum())
+    assert (lam.diff() < 0).all()
+    with pytest.raises(ValueError, match=r"^last: wanted last >= 41"):
+        width.power_law(1.5, 0.5, last=40)
+    with pytest.raises(ValueError, match=r"^first: wanted two times"):
+        width.exponent(k, k, first=5000)

@@ -173,13 +173,13 @@ function figure(stage) {
     const half = logDet - history.findLast((point) => 2 * point.t <= t).logDet;
     const told = [...values].map((x) => short(x)).join(", ");
     const predicted = slope
-      ? `By label noise alone, −2η²δ²k tr Σ/b a step, it would be ${signed(slope * t)}`
+      ? `By label noise alone, −2η²δ²d_yN‖X‖²/b a step, it would be ${signed(slope * t)}`
       : "No label noise, no lasting fall";
     stage.say(
       finite
         ? `After ${many(t, "step")}: log det ΘΘᵀ has changed by ${signed(logDet)}, `
           + `in the second half of them by ${signed(half)}. ${predicted}. Singular values of W₁: ${told}.`
-        : `After ${many(t, "step")} the weights are beyond all bounds: this step η is too large.`,
+        : `After ${many(t, "step")} the weights are beyond all bounds: this step ηN is too large.`,
       "The logarithm of the determinant with its prediction, and the singular values of the first layer, by step.");
   }
 

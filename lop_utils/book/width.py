@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lop_utils import _checks
 from lop_utils.losses import Loss, ValueAndGradients, of_product
+from lop_utils.networks import end_to_end
 
 __all__ = [
     "OneHidden",
@@ -202,12 +203,7 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
             raise ValueError(f"Ws: wanted branches of {m} matrices, got {len(inner)} in all")
         branches = [inner[i : i + m] for i in range(0, len(inner), m)]
         eye = torch.eye(first.shape[-2], dtype=first.dtype, device=first.device)
-        chain = [first]
-        for branch in branches:
-            product = branch[0]
-            for W in branch[1:]:
-                product = W @ product
-            chain.append(eye + beta * product)
+        chain = [first, *(eye + beta * end_to_end(branch) for branch in branches)]
         value, (first_grad, *grads, last_grad) = loss([*chain, last])
         found = [first_grad]
         for branch, G in zip(branches, grads, strict=True):

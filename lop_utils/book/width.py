@@ -8,6 +8,7 @@ width does not occur. ``Ws`` are layers, or those of many runs.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from lop_utils import _checks
 from lop_utils.losses import Loss, ValueAndGradients, of_product
-from lop_utils.networks import end_to_end
 
 __all__ = [
     "OneHidden",
@@ -203,7 +203,9 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
             raise ValueError(f"Ws: wanted branches of {m} matrices, got {len(inner)} in all")
         branches = [inner[i : i + m] for i in range(0, len(inner), m)]
         eye = torch.eye(first.shape[-2], dtype=first.dtype, device=first.device)
-        chain = [first, *(eye + beta * end_to_end(branch) for branch in branches)]
+        # Not by `networks.end_to_end`, which refuses runs that have diverged beside others.
+        products = (reduce(lambda P, W: W @ P, branch) for branch in branches)
+        chain = [first, *(eye + beta * product for product in products)]
         value, (first_grad, *grads, last_grad) = loss([*chain, last])
         found = [first_grad]
         for branch, G in zip(branches, grads, strict=True):

@@ -108,3 +108,13 @@ def test_bins_keep_the_power_and_the_first_modes():
         width.power_law(1.5, 0.5, last=40)
     with pytest.raises(ValueError, match=r"^first: wanted two times"):
         width.exponent(k, k, first=5000)
+
+
+def test_a_run_of_branches_that_diverged_leaves_the_others():
+    loss = width.residual(losses.squared_error(torch.ones(1, 2, **F64)), 0.5, 2)
+    Ws = [torch.ones(2, *shape, **F64) for shape in ((3, 2), (3, 3), (3, 3), (1, 3))]
+    alone = loss([W[0] for W in Ws])
+    Ws[1][1] = torch.inf
+    value, grads = loss(Ws)
+    assert value[0] == alone.value and not value[1].isfinite()
+    assert all(torch.equal(G[0], H) for G, H in zip(grads, alone.grads, strict=True))

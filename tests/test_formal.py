@@ -1,4 +1,4 @@
-"""The formal proof is accepted, uses no axiom, and fails when a sign of what it proves is changed."""
+"""The formal proof is accepted, uses no axiom, and fails when a sign of it is changed."""
 
 import os
 import re

@@ -103,9 +103,14 @@ def test_a_step_size_by_place_is_refused_with_a_key_error():
         assert optimiser(net.parameters(), lr=1e-3)
 
 
-def test_a_copy_has_forgotten_what_grows():
-    twin = copy.deepcopy(theirs(64, 1))
-    with pytest.raises(AssertionError, match="set_base_shapes"):
-        twin(ROOT)
+def test_a_copy_has_forgotten_what_grows_until_it_is_told():
+    net = theirs(64, 1)
+    twin = copy.deepcopy(net)
+    for forgetful in (twin, torch.optim.swa_utils.AveragedModel(net)):
+        with pytest.raises(AssertionError, match="set_base_shapes"):
+            forgetful(ROOT)
     with pytest.raises(AssertionError, match="infshape"):
         mup.MuSGD(twin.parameters(), lr=1e-3)
+    shapes = dict(base=linear(BASE, 1), delta=linear(2 * BASE, 1))
+    mup.set_base_shapes(twin, **shapes, rescale_params=False)
+    assert torch.equal(twin(ROOT), net(ROOT))

@@ -8,14 +8,13 @@ width does not occur. ``Ws`` are layers, or those of many runs.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lop_utils import _checks
-from lop_utils.losses import Loss, ValueAndGradients, of_product
+from lop_utils import _checks, _wide
+from lop_utils.losses import Loss, ValueAndGradients
 
 __all__ = [
     "OneHidden",
@@ -196,23 +195,7 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
     1.125
     """
     beta, m = _checks.positive("beta", beta), _checks.count("matrices", matrices, at_least=1)
-
-    def of_branches(Ws: Sequence[Tensor]) -> ValueAndGradients:
-        first, *inner, last = Ws
-        if len(inner) % m:
-            raise ValueError(f"Ws: wanted branches of {m} matrices, got {len(inner)} in all")
-        branches = [inner[i : i + m] for i in range(0, len(inner), m)]
-        eye = torch.eye(first.shape[-2], dtype=first.dtype, device=first.device)
-        # Not by `networks.end_to_end`, which refuses runs that have diverged beside others.
-        products = (reduce(lambda P, W: W @ P, branch) for branch in branches)
-        chain = [first, *(eye + beta * product for product in products)]
-        value, (first_grad, *grads, last_grad) = loss([*chain, last])
-        found = [first_grad]
-        for branch, G in zip(branches, grads, strict=True):
-            found += of_product(lambda W, G=G: (value, beta * G))(branch).grads
-        return ValueAndGradients(value, [*found, last_grad])
-
-    return of_branches
+    return _wide.branched(loss, beta, m)
 
 
 def power_law(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lop_utils import descent, losses, networks, rules
+from lop_utils.book import width
 
 mup = pytest.importorskip("mup", reason="the extra mup is not installed")
 
@@ -93,6 +94,17 @@ def test_outputs_coordinates_and_so_the_best_step_are_the_same(method, hidden):
     if method == "SGD":  # where it transfers; Adam's ends are noisy after 25 steps of one length
         assert max(best)[0] - min(best)[0] <= 1
     assert abs(3 * BASE * (n * BASE * Ws[-1]).square().mean() - 1) < 0.2  # its start
+
+
+def test_the_chapters_comparison_finds_them_equal():
+    generator = torch.Generator().manual_seed(0)
+    W, a = (torch.randn(2, *s, generator=generator, **F64) for s in ((64, D), (1, 64)))
+    how = dict(etas=ETAS[:3], base=BASE, gamma0=2.0, T=9)
+    found = width.beside_mup([W, a / 128], LAM, AIM, **how)
+    assert 0 < found["gap"] < 1e-13
+    for pair in (found["ends"], found["moved"]):
+        torch.testing.assert_close(pair[0], pair[1], rtol=1e-6, atol=0)
+    assert (found["ends"][:, 2] < found["ends"][:, 0]).all() and found["moved"].min() > 0.01
 
 
 def test_a_step_size_by_place_is_refused_with_a_key_error():

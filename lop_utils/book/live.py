@@ -9,6 +9,7 @@ they are and a notebook gets through anywidget. ``name`` is one of
 * ``completion``: a matrix that two networks fill in;
 * ``features``: classes that tighten from layer to layer;
 * ``noise``: a determinant that falls as long as labels are noisy;
+* ``transfer``: the error over the step size at several widths, in NTK and muP;
 * ``cost``: what a step of five networks takes. Constants of `cost.Machine` are settings, too.
 """
 

@@ -222,7 +222,7 @@ function figure(stage) {
     const moves = (wide) => {
       const ratio = wide / narrow;
       if (Math.abs(Math.log2(ratio)) < 0.3) return `${step(wide)}, ${ratio === 1 ? "it stays" : "it stays, up to the grid"}`;
-      return `${step(wide)}, ${short(Math.max(ratio, 1 / ratio), 2)} times as ${ratio > 1 ? "long" : "short"}`;
+      return `${step(wide)}, ${ratio > 1 ? `${short(ratio, 2)} times as long` : `shorter by a factor of ${short(1 / ratio, 2)}`}`;
     };
     const [ntk, mup] = curves.map((each) => at(each[WIDTHS - 1])), missed = Math.log2(guess / ntk);
     const close = Math.abs(missed) < 0.3 ? "right" : `a factor of ${short(2 ** Math.abs(missed), 2)} too ${missed > 0 ? "long" : "short"}`;

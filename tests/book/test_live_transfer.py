@@ -1,4 +1,4 @@
-"""The live figure of transfer: its numbers are those of the recursion, its starts those of networks."""
+"""The live figure of transfer: its valleys are those of the recursion, its starts of networks."""
 
 from functools import partial
 
@@ -20,12 +20,13 @@ VALLEY = """([settings, N, mup]) => {
   const starts = drawn.map(({ start }) => lop.startOf(N, settings.gamma0, mup, start));
   const seen = drawn.map(({ data }) => lop.seenOf(settings, data));
   const list = ({ A, z, b, q }) => [[...A], z, [...b], q];
-  return [[...lop.valley(settings, N, mup)], starts.map(list), seen.map(({ C, v }) => [C && [...C], [...v]]),
-    [...lop.ETAS]];
+  const samples = seen.map(({ C, v }) => [C && [...C], [...v]]);
+  return [[...lop.valley(settings, N, mup)], starts.map(list), samples, [...lop.ETAS]];
 }"""
 MANY = """([settings, N, mup, seeds]) => Array.from({ length: seeds }, (_, seed) => lop.draws(seed))
   .flat().map(({ start, data }) => {
-    const { A, z, b } = lop.startOf(N, settings.gamma0, mup, start), { C, v } = lop.seenOf(settings, data);
+    const { A, z, b } = lop.startOf(N, settings.gamma0, mup, start);
+    const { C, v } = lop.seenOf(settings, data);
     return [...A, z, ...b, ...C, ...v];
   })"""
 MARKS = ("0.01", "10⁻⁴", "10⁻⁶", "0.03", "0.1", "0.3", "1", "step size η")
@@ -119,6 +120,33 @@ def test_it_agrees_with_the_chapter(module):
         for N, eta in zip((32, 128, 512, 2048), wanted, strict=True):
             valley, *_, etas = from_page(module, N, how)
             assert etas[valley.argmin()] == pytest.approx(eta, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("address", "ntk", "mup"),
+    [
+        ("gamma0=8&N=10000", "1.7, 16 times as long", "0.11, it stays."),
+        ("gamma0=0.25", "1.4, it stays, up to the grid", "1.7, it stays."),
+        (
+            "gamma0=0.25&data=1",
+            "1.2, it stays, up to the grid",
+            "0.21, shorter by a factor of 6.7.",
+        ),
+    ],
+)
+def test_what_the_text_says_of_it_is_so(transfer, address, ntk, mup):
+    answer = said(transfer(f"shown=1&{address}"))
+    assert f"under NTK: {ntk}; your guess" in answer and answer.endswith(f"Under muP: {mup}")
+
+
+def test_a_narrow_network_that_starts_at_zero_has_the_short_step_of_a_wide_one(module):
+    """On few noisy samples and with little learning of features: the text says it, too."""
+    lazy = {"gamma0": 0.25, "data": 1}
+    _, start, downhill, etas = from_page(module, N0, MUP, **lazy)
+    *_, end = width.recursion(start._replace(b=0 * start.b).at(etas), downhill, STEPS)
+    short = etas[(LAM * (end.b - TARGET).square()).sum(-1).log10().nan_to_num(3).mean(-1).argmin()]
+    valley, *_ = from_page(module, N0, MUP, **lazy)
+    assert short < 0.3 and etas[valley.argmin()] > 1.1
 
 
 def written(live):

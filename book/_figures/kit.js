@@ -67,7 +67,7 @@ const STYLE = `
 .lop-live[data-dark] { --lop-live-ink: #c8cbd0; --lop-live-rises: #5ab4f0;
   --lop-live-falls: #ff9a57; --lop-live-rest: #9aa1aa; --lop-live-third: #4fc9a2;
   --lop-live-fourth: #dc9be4; --lop-live-fifth: #e0bb4c; }
-.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
+.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr));
   gap: 0.5rem 1.2rem; }
 .lop-live-controls label { display: flex; justify-content: space-between; align-items: center;
   gap: 0.5rem; margin: 0; }

@@ -259,7 +259,7 @@ function figure(stage) {
       pen.beginPath();
       pen.arc(x, y(curve[at]), 4.5, 0, 2 * Math.PI);
       pen.fill();
-      texts.push({ text: n ? String(names[n]) : `width ${NARROW}`, x, y: y(curve[at]) + 5, colour });
+      texts.push({ text: n ? String(names[n]) : `width ${NARROW}`, x, y: y(curve[at]) + (settings.data ? 17 : 5), colour }); // a flat valley leaves no room beside it
     });
     apart(texts, top + 40, bottom - 6);
     for (const { text, x, y: height, colour } of texts) {

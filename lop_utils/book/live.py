@@ -90,7 +90,7 @@ def controls(name: str) -> list[dict[str, Any]]:
 
     Each has a ``name``, a ``value`` to begin with, ``min`` and ``max``; a ``label`` if it has a
     slider, ``whole`` if it is an integer, ``log`` if the slider is logarithmic; ``choices`` instead
-    of a slider; or a ``form``, what a text must look like. ``more`` waits behind a word of that name.
+    of a slider; or a ``form``, what a text must look like. ``more`` waits behind that word.
 
     Examples
     --------

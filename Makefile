@@ -186,7 +186,7 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) $(PINS) -e '.[book,test,course,peft]'
+	@$(PIP) $(PINS) -e '.[book,test,course,frames,peft]'
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

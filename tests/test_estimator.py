@@ -388,7 +388,8 @@ def test_saved_and_loaded(kind, dtype, tmp_path):
     model.save(tmp_path / "model")
     again = DeepMatrixCompletion.load(str(tmp_path / "model"))
     assert same(again, model) and again.get_params() == model.get_params()
-    assert again.users_.tolist() == model.users_.tolist() and repr(again) == repr(model)
+    assert again.users_.tolist() == model.users_.tolist()
+    assert repr(again).splitlines()[1:] == repr(model).splitlines()[1:]
     assert again.users_.dtype == model.users_.dtype
     assert np.array_equal(again.predict(frame), model.predict(frame))
     assert again.top_n(users[0])[0].tolist() == model.top_n(users[0])[0].tolist()
@@ -471,7 +472,8 @@ TWICE = pd.concat([FRAME.assign(user=NAMES[ROWS]), FRAME.assign(user=NAMES[ROWS]
         (
             lambda: fit(TWICE),
             ValueError,
-            f"X: wanted each pair once, got 2 repetitions, the first of user 'é00' and item {COLS[3]}",
+            "X: wanted each pair once, got 2 repetitions, the first of user 'é00' and item "
+            f"{COLS[3]}; duplicates='mean' takes the mean",
         ),
         (lambda: fit(duplicates="last"), ValueError, "duplicates: wanted one of refuse, mean"),
         (

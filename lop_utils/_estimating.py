@@ -52,8 +52,10 @@ def ids(name: str, column: Any) -> np.ndarray:
         return np.array([str(value) for value in array], object)
     if array.dtype.kind == "f":  # as pandas has whole numbers of a column with gaps
         bad = ~((np.abs(array) < 2.0**53) & (array == np.floor(array)))
+    elif array.dtype.kind == "O":
+        bad = np.array([not -(2**63) <= value < 2**63 for value in array.tolist()])
     else:
-        bad = np.asarray((array >= 2**63) | (array < -(2**63)), bool)
+        bad = array.astype(np.int64) < 0 if array.dtype == np.uint64 else np.zeros(1, bool)
     if bad.any():
         place = int(bad.argmax())
         raise ValueError(

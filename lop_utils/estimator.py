@@ -70,17 +70,17 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    users_, items_ : array, shape (users,) and (items,)
-        The ids in order, int64 or str; of a matrix the numbers of its rows and columns.
-    fitted_ : Fitted
+    users_, items_
+        The ids in order, arrays of int64 or str; of a matrix the numbers of its rows and columns.
+    fitted_
         ``mean``, ``user_effects``, ``item_effects``, zeros without effects, and the factors of
         what the network adds, ``user_factors`` of shape (users, k), ``item_factors`` (items, k).
-    seen_ : ObservedEntries
-        The ratings, by number of user and item.
-    held_out_rmse_, effects_rmse_, n_held_out_ : float, float, int
+    seen_
+        `observed.ObservedEntries`: the ratings, by number of user and item.
+    held_out_rmse_, effects_rmse_, n_held_out_
         Root mean square error of the predictions on the entries held out, of effects alone on the
         same, and how many they are. No choice was made by them.
-    noise_, n_iter_, stopped_ : float, int, str
+    noise_, n_iter_, stopped_
         The error by which training was stopped, the steps taken in the last fit, and what ended
         the first.
 
@@ -97,8 +97,7 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
 
     Ids are whole numbers of 64 bits, or str. One that ``fit`` did not see has effect 0 and no
     factors: the prediction is the mean with the effect of whichever of the two is known.
-    There are no weights: ``sample_weight`` is refused. The error of the network is not clipped
-    while it trains.
+    There are no weights: ``fit`` refuses ``sample_weight``.
 
     Examples
     --------

@@ -100,7 +100,8 @@ def _is_frame(X: Any) -> bool:
 
 
 def _column(X: Any, name: Any) -> Any:
-    has = list(getattr(X, "column_names", X.columns))
+    names = getattr(X, "column_names", None)  # of pyarrow; a column may have that name, too
+    has = names if isinstance(names, list) else list(X.columns)
     if has.count(name) != 1:
         some = ", ".join(map(repr, has[:9])) + ", ..." * (len(has) > 9)
         raise ValueError(f"X: wanted one column {name!r}, got columns {some}")

@@ -61,14 +61,22 @@ def same(one, other):
     return one.stopped_ == other.stopped_
 
 
-class Table:
-    """What polars and pyarrow have of a data frame: names of columns, and columns by name."""
+class Polars:
+    """What polars has of a data frame: names of columns, and columns by name."""
 
     def __init__(self, frame):
         self.frame, self.columns = frame, list(frame)
 
     def __getitem__(self, name):
         return self.frame[name].to_numpy().tolist()
+
+
+class Arrow(Polars):
+    """What pyarrow has: the columns themselves, and their names apart."""
+
+    def __init__(self, frame):
+        super().__init__(frame)
+        self.columns, self.column_names = [frame[name].to_numpy() for name in frame], list(frame)
 
 
 def shuffled(*arrays):
@@ -89,7 +97,9 @@ FORMS = {
     "categories": lambda: (FRAME.assign(user=pd.Categorical(NAMES[ROWS])),),
     "numbers with gaps": lambda: (FRAME.assign(user=10**12 * ROWS - 7, item=COLS.astype(float)),),
     "nullable numbers": lambda: (FRAME.astype({"user": "Int64", "rating": "Float64"}),),
-    "another frame": lambda: (Table(FRAME),),
+    "frame of polars": lambda: (Polars(FRAME),),
+    "table of pyarrow": lambda: (Arrow(FRAME),),
+    "an odd name": lambda: (FRAME.assign(column_names=1),),
     "frame and y": lambda: (FRAME[["user", "item"]], FRAME["rating"]),
     "pairs": lambda: (PAIRS, VALUES),
     "pairs of words": lambda: (list(zip(NAMES[ROWS], COLS.tolist(), strict=True)), VALUES.tolist()),

@@ -83,6 +83,11 @@ quick: lint ## lint, and the tests of what differs from main
 weekly: $(WEEKLY) $(BOOK) ## play Colab and Binder, and read the book as Jupyter Book 2 does
 	@$(PYTEST) -m weekly --durations=10 tests
 
+.PHONY: formal
+formal: ## check the proof of the theorem with Coq (seconds; needs coq and libcoq-mathcomp-algebra)
+	@mkdir -p build && { cat formal/law.v; sed -n 's/^Theorem \([a-z0-9_]*\).*/Print Assumptions \1./p' formal/law.v; } > build/law.v
+	@cd build && coqc -q -w none -noglob law.v
+
 .PHONY: mutants
 mutants: $(READY) ## plant forty faults, each of which its tests must see (half an hour)
 	@$(BIN)/python tests/mutants.py
@@ -187,6 +192,8 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
 	@$(PIP) $(PINS) -e '.[book,test,course,frames,peft]'
+	@# alone: it asks for a torchvision, which it never imports and which would choose torch
+	@$(PIP) $(PINS) --no-deps mup
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

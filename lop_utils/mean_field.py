@@ -10,13 +10,22 @@ A linear network with L hidden layers of width N, so L + 1 matrices, and D input
 from weights N(0, 1), less its value at the start. All layers take steps of :math:`\eta\gamma_0^2N`
 on :math:`\frac1{2P}\sum_\mu\Delta_\mu^2`, a mean over P samples, where :math:`\Delta = y - f`. As N
 grows, features keep moving at a rate that :math:`\gamma_0` sets (mean field, muP): 0 is the lazy
-limit, the linear dynamics of the tangent kernel.
+limit, the linear dynamics of the tangent kernel. In a *residual* network of L branches layers
+between the first and the last add to what they are given,
+
+.. math::
+
+    h^l = h^{l-1} + \frac{\beta}{\sqrt N} W_l\,h^{l-1}, \qquad l = 1, \ldots, L, \qquad
+    h^0 = \frac{W_0\,x}{\sqrt D},
+
+so that it has L + 1 hidden layers; with :math:`\beta \propto 1/\sqrt L` it has a limit as L grows.
 
 Source: Bordelon and Pehlevan (2022), arXiv:2205.09653, for the equations of infinite width, and
 (2025), arXiv:2502.02531, for linear networks.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +33,7 @@ from torch import Tensor
 from lop_utils import _checks, _threads, _wide, init
 from lop_utils.losses import Loss, least_squares
 
-__all__ = ["MeanField", "finite_width", "marchenko_pastur", "one_hidden", "solve"]
+__all__ = ["MeanField", "finite_width", "marchenko_pastur", "solve", "solve_residual"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -109,16 +118,81 @@ def solve(K: Tensor, y: Tensor, *, L: int, eta: float, gamma0: float, steps: int
     >>> solve(K, y, L=2, eta=0.1, gamma0=1.0, steps=20)
     MeanField(L = 2, P = 2, steps = 20: loss 0.5 to 9.87e-07, mismatch ...)
     """
+    K, y, eta, gamma0, steps = _checked(K, y, eta, gamma0, steps)
+    L = _checks.count("L", L, at_least=1)
+    with _threads.for_numbers((steps + 1) ** 2 * len(y) ** 2):
+        return _found(_wide.march(K, y, L, eta, gamma0, steps + 1))
+
+
+def _checked(K: Any, y: Any, eta: Any, gamma0: Any, steps: Any) -> tuple:
     y = _checks.present("y", _checks.vector("y", y))
     K = _checks.present("K", _checks.shaped("K", K, (len(y), len(y))))
     _checks.same_kind("y", y, "K", K)
-    K = _wide.gram("K", K)
-    L, steps = _checks.count("L", L, at_least=1), _checks.count("steps", steps)
-    eta, gamma0 = _checks.positive("eta", eta), _checks.nonnegative("gamma0", gamma0)
-    with _threads.for_numbers(((steps + 1) * len(y)) ** 2):
-        Delta, H, G, ntk, mismatch = _wide.march(K, y, L, eta, gamma0, steps + 1)
+    steps, gamma0 = _checks.count("steps", steps), _checks.nonnegative("gamma0", gamma0)
+    return _wide.gram("K", K), y, _checks.positive("eta", eta), gamma0, steps
+
+
+def _found(parts: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> MeanField:
+    Delta, *_ = parts
     loss = _checks.held("y", Delta.square().mean(1) / 2, "labels with a loss")
-    return MeanField(loss, Delta, H, G, ntk, mismatch)
+    return MeanField(loss, *parts)
+
+
+@torch.no_grad()
+def solve_residual(
+    K: Tensor, y: Tensor, *, L: int, beta: float, eta: float, gamma0: float, steps: int
+) -> MeanField:
+    r"""Return gradient descent on a residual network of infinite width, without sampling one.
+
+    A field meets the random matrix of each branch twice, forwards and backwards, as in `solve`:
+
+    .. math::
+
+        h^l(t) = h^{l-1}(t) + \beta\,\Big[u^l(t) + \gamma_0\sum_{s<t} C^l(t, s)\,g^l(s)\Big],
+        \qquad C^l = A^{l-1} + \tfrac{\beta\eta}{P} H^{l-1}\Delta,
+
+        g^{l-1}(t) = g^l(t) + \beta\,\Big[r^l(t) + \gamma_0\sum_{s<t} D^l(t, s)\,h^{l-1}(s)\Big],
+        \qquad D^l = B^l + \tfrac{\beta\eta}{P} G^l\Delta,
+
+    with u and r of covariances :math:`H^{l-1}` and :math:`G^l`. But now layers share neurons, and
+    a field remembers what all branches drew. So each is kept as a sum over these draws. One pass in
+    time solves it to rounding, in :math:`O(L^2P^3T^3)` and
+    :math:`16(LTP)^2` bytes in float64. With :math:`\beta = \beta_0/\sqrt L` loss and kernels
+    converge as L grows, with a difference that falls as 1/L.
+
+    Parameters
+    ----------
+    K, y, eta, gamma0, steps
+        As of `solve`.
+    L : int
+        Number of branches, each of one matrix.
+    beta : float
+        Factor of every branch.
+
+    Returns
+    -------
+    MeanField
+        Of L + 1 hidden layers, :math:`h^0, \ldots, h^L`.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As of `solve`.
+
+    References
+    ----------
+    Bordelon and Pehlevan (2025), arXiv:2502.02531, for residual linear networks.
+
+    Examples
+    --------
+    >>> K, y = torch.eye(2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
+    >>> solve_residual(K, y, L=4, beta=0.5, eta=0.1, gamma0=1.0, steps=10)
+    MeanField(L = 5, P = 2, steps = 10: loss 0.5 to 4.9e-08, mismatch ...)
+    """
+    K, y, eta, gamma0, steps = _checked(K, y, eta, gamma0, steps)
+    L, beta = _checks.count("L", L, at_least=1), _checks.positive("beta", beta)
+    with _threads.for_numbers(L * (steps + 1) ** 2 * len(y) ** 2):
+        return _found(_wide.march_branches(K, y, L, beta, eta, gamma0, steps + 1))
 
 
 def finite_width(
@@ -129,6 +203,7 @@ def finite_width(
     width: int,
     gamma0: float,
     runs: int,
+    beta: float | None = None,
     generator: torch.Generator | int | None = None,
 ) -> tuple[list[Tensor], Loss, float]:
     r"""Return networks of finite width of which `solve` gives the limit, to be trained.
@@ -146,13 +221,16 @@ def finite_width(
         As of `solve`; ``gamma0`` > 0.
     width, runs : int
         N; how many networks, side by side.
+    beta : float, optional
+        Of a residual network with L branches, as of `solve_residual`; without, a plain one.
     generator : torch.Generator or int, optional
         Source of randomness.
 
     Returns
     -------
     Ws : list of Tensor
-        L + 1 layers of independent N(0, 1): (runs, N, D), (runs, N, N), ..., (runs, 1, N).
+        Layers of independent N(0, 1): (runs, N, D), (runs, N, N) L - 1 times, or L with
+        ``beta``, (runs, 1, N).
     loss : Loss
         :math:`\frac1{2P}|\Delta|^2` of each run, outputs taken from those of ``Ws`` on.
     rate : float
@@ -174,13 +252,19 @@ def finite_width(
     _checks.fits("y", y, (P,), "X", X)
     N, runs = _checks.count("width", width, at_least=1), _checks.count("runs", runs, at_least=1)
     gamma0 = _checks.positive("gamma0", gamma0)
-    shapes = [(runs, N, D), *[(runs, N, N)] * (L - 1), (runs, 1, N)]
+    inner = L - 1 if beta is None else L
+    shapes = [(runs, N, D), *[(runs, N, N)] * inner, (runs, 1, N)]
     drawn = init._drawn(torch.randn, shapes, generator, torch.float64, X.device)
     Ws = [W.to(X.dtype) for W in drawn]  # one seed gives the same networks in either dtype
-    inputs = X / (gamma0 * N * N ** ((L - 1) / 2) * (D * P) ** 0.5)
-    start = inputs
-    for W in Ws:
-        start = W @ start
+    inputs, factor = X / (gamma0 * N * (D * P) ** 0.5), N**-0.5
+    if beta is None:
+        inputs = inputs * factor**inner
+    else:
+        factor = factor * _checks.positive("beta", beta)
+    start = Ws[0] @ inputs
+    for W in Ws[1:-1]:
+        start = W @ start if beta is None else start + factor * W @ start
+    start = Ws[-1] @ start
     most = torch.finfo(X.dtype).eps ** -0.5 * y.abs().max()
     if not (largest := start.abs().max() * P**0.5) <= most:
         raise ValueError(
@@ -189,97 +273,8 @@ def finite_width(
         )
     _checks.held("y", y.square().sum(), "labels with a loss")
     rate = _checks.positive("gamma0 ** 2 * width", gamma0 * gamma0 * N)
-    return Ws, least_squares(inputs, y / P**0.5 + start), rate
-
-
-@torch.no_grad()
-def one_hidden(
-    S: Tensor,
-    target: Tensor,
-    *,
-    K: Tensor,
-    b: Tensor,
-    s: float | Tensor = 1.0,
-    eta: float | Tensor,
-    gamma0: float,
-    steps: int,
-) -> Tensor:
-    r"""Return gradient descent on one hidden layer by a recursion that knows no width.
-
-    Of :math:`f(x) = a^\top Wx/(\gamma_0N) = b\cdot x` the step needs only :math:`K = W^\top W/N`,
-    b and :math:`s = |a|^2/N`, exactly, at any width and from any start: with
-    :math:`q = S(b_* - b)`
-
-    .. math::
-
-        b &\leftarrow b + \eta(K + sI)q + \eta^2\gamma_0^2(b\cdot q)\,q, \\
-        K &\leftarrow K + \eta\gamma_0^2(qb^\top + bq^\top) + \eta^2\gamma_0^2s\,qq^\top, \\
-        s &\leftarrow s + 2\eta\gamma_0^2\,b\cdot q + \eta^2\gamma_0^2\,q^\top Kq .
-
-    Infinite width has K = I, b = 0, s = 1. At finite N/D = nu with unlimited data the spectrum of K
-    is that of `marchenko_pastur` (q = 1/nu, eigenvalues x, shares w), with two coordinates for
-    each x, one along :math:`b_*` and one along b: ``target`` has :math:`\sqrt w` in the first, b
-    :math:`\sqrt{wx/\nu}/\gamma_0` in the second, S = I. At infinite width with P = alpha D samples
-    S has the eigenvalues x of q = 1/alpha, and ``target`` :math:`\sqrt w`.
-
-    Parameters
-    ----------
-    S : Tensor, shape (D, D)
-        Covariance of the inputs: :math:`XX^\top/P` of P samples, or that of all.
-    target : Tensor, shape (D,)
-        :math:`b_*`: labels are :math:`b_*\cdot x`.
-    K, b, s : Tensor, shapes (..., D, D) and (..., D), and float or Tensor of shape (...)
-        The start, of one run or of many.
-    eta : float or Tensor, shape (...)
-        Step size, of all runs or of each: of the network :math:`\eta\gamma_0^2N`.
-    gamma0, steps
-        As of `solve`.
-
-    Returns
-    -------
-    Tensor, shape (steps + 1, ..., D)
-        b at each step; infinite or NaN where one of many runs diverged.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If shapes disagree, or no network has this start: with columns W and a, K, gamma0 b and s
-        are the blocks of a Gram matrix.
-    FloatingPointError
-        If ``eta`` is so large that all runs diverge; names the step.
-
-    Examples
-    --------
-    >>> eye, e = torch.eye(2), torch.tensor([1.0, 0.0])
-    >>> one_hidden(eye, e, K=eye, b=0 * e, eta=0.5, gamma0=0.0, steps=2)[:, 0]
-    tensor([0., 1., 1.])
-    """
-    target = _checks.vector("target", target)
-    D = len(target)
-    S, K = _checks.shaped("S", S, (D, D)), _checks.shaped("K", K, (D, D), runs=True)
-    b = _checks.shaped("b", b, (D,), runs=True) if K.ndim > 2 else _checks.vector("b", b)
-    _checks.fits("b", b, K.shape[:-1], "K", K)
-    _checks.same_kind("S", S, "K", K)
-    _checks.same_kind("target", target, "K", K)
-    gamma0, many = _checks.nonnegative("gamma0", gamma0), K.shape[:-2]
-    s, eta = _wide.each("s", s, K, many), _wide.each("eta", eta, K, many)
-    S, c = _wide.gram("S", S), gamma0 * b
-    last = torch.cat([c, s.expand(*many, 1)], -1)[..., None]
-    _wide.gram("K, b, s", torch.cat([torch.cat([K, c[..., None, :]], -2), last], -1))  # of [W a]
-    path, square = [b], gamma0 * gamma0
-    for t in range(1, _checks.count("steps", steps) + 1):
-        q = (target - b) @ S
-        b_q, K_q = (b * q).sum(-1, keepdim=True), (K @ q[..., None])[..., 0]
-        outer = (eta * q)[..., None] * (b + eta / 2 * s * q)[..., None, :]
-        b = b + eta * (K_q + s * q + eta * square * b_q * q)
-        K = K + square * (outer + outer.mT)
-        s = s + square * eta * (2 * b_q + eta * (q * K_q).sum(-1, keepdim=True))
-        if not b.isfinite().all(-1).any():
-            raise FloatingPointError(
-                f"eta: wanted a run that stays finite, all overflowed at step t = {t}; take less"
-            )
-        path.append(b)
-    return torch.stack(path)
+    loss = least_squares(inputs, y / P**0.5 + start)
+    return Ws, loss if beta is None else _wide.branched(loss, factor), rate
 
 
 def marchenko_pastur(q: float, nodes: int = 60) -> tuple[Tensor, Tensor]:

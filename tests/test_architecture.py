@@ -13,10 +13,10 @@ PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
     "_files _scalars _threads",
     "_checks",
-    "_wide init networks observed spectra",
+    "init networks observed spectra",
     "features law losses rules",
-    "_adapting compression data descent factored images mean_field readouts",
-    "_completing _gradients adapters",
+    "_adapting _wide compression data descent factored images readouts",
+    "_completing _gradients adapters mean_field",
     "adaptive completion",
     "_estimating _estimated _peft_tuner",
     "estimator peft_bridge",

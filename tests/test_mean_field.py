@@ -2,11 +2,13 @@
 
 import math
 import re
+from itertools import pairwise
 
 import pytest
 import torch
 
-from lop_utils import descent, mean_field
+from lop_utils import _wide, descent, mean_field
+from lop_utils.book import width
 
 F64 = {"dtype": torch.float64}
 EYE = torch.eye(3, **F64)
@@ -63,10 +65,13 @@ def test_one_hidden_layer_is_the_recursion_from_identity(gamma0):
     X, K, y = problem(0, D=5)
     X = X / 5**0.5
     target = torch.linalg.lstsq(X.T, y[:, None]).solution[:, 0]
-    start = dict(K=torch.eye(5, **F64), b=torch.zeros(5, **F64))
-    how = dict(eta=0.2, gamma0=gamma0, steps=40)
-    b = mean_field.one_hidden(X @ X.T / 3, target, **start, **how)
-    found = mean_field.solve(K, y, L=1, **how)
+    eta = torch.tensor(0.2, **F64)
+    start = width.OneHidden(
+        eta * torch.eye(5, **F64), eta, torch.zeros(5, **F64), (gamma0 * eta) ** 2
+    )
+    run = width.recursion(start, lambda b: X @ (X.T @ (target - b)) / 3, 40)
+    b = torch.stack([it.b for it in run])
+    found = mean_field.solve(K, y, L=1, eta=0.2, gamma0=gamma0, steps=40)
     assert (found.Delta - (y - b @ X)).abs().max() < 1e-14
     assert (found.loss - found.Delta.square().sum(1) / 6).abs().max() < 1e-15
 
@@ -102,6 +107,34 @@ def test_one_sample_and_one_hidden_layer_are_three_numbers():
             g + 2 * z * cross + z * z * h,
             (cross + z * h + z * k * g + z * z * k * cross) / c,
         )
+
+
+@pytest.mark.parametrize("gamma0", [0.0, 2.0])
+@pytest.mark.parametrize("L", [1, 3])
+def test_branches_without_shortcuts_are_a_plain_network(L, gamma0):
+    _, K, y = problem(2)
+    *plain, _ = _wide.march(K, y, L, 0.2, gamma0, 12)
+    *branches, mismatch = _wide.march_branches(K, y, L - 1, 1.0, 0.2, gamma0, 12, skip=0.0)
+    for ours, right in zip(branches, plain, strict=True):
+        assert (ours - right).abs().max() < 1e-13 * right.abs().max()
+    assert mismatch < 1e-14
+
+
+def test_lazy_branches_are_linear_and_many_have_a_limit():
+    _, K, y = problem(5)
+    found = mean_field.solve_residual(K, y, L=3, beta=0.5, eta=0.1, gamma0=0, steps=20)
+    # Each layer's share: the state before it grows by 1 + beta^2 a branch, the gradient behind too.
+    rate = (2 + 3 * 0.5**2 / 1.25) * 1.25**3
+    step = EYE - 0.1 / 3 * rate * K
+    assert (found.ntk - rate * K).abs().max() < 1e-13
+    assert (found.Delta[20] - torch.linalg.matrix_power(step, 20) @ y).abs().max() < 1e-13
+    how = dict(eta=0.05, gamma0=1.0, steps=15)
+    losses = [
+        mean_field.solve_residual(K, y, L=L, beta=L**-0.5, **how).loss for L in (4, 8, 16, 32)
+    ]
+    gaps = [(a - b).abs().max().item() for a, b in pairwise(losses)]
+    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.2)
+    assert gaps[1] / gaps[2] == pytest.approx(2, rel=0.1)
 
 
 # --- Networks
@@ -146,6 +179,21 @@ def test_networks_of_many_seeds_come_as_near_as_their_width_allows(L, gamma0):
     assert ((mean - theory).abs() < 4 * error + 0.5 / 256).all()
 
 
+@pytest.mark.parametrize(("L", "beta"), [(1, 0.7), (3, 0.6)])
+def test_residual_networks_of_many_seeds_come_as_near(L, beta):
+    X, K, y = problem(3)
+    how = dict(L=L, gamma0=1.0, beta=beta)
+    Ws, loss, rate = mean_field.finite_width(X, y, width=256, runs=60, generator=L, **how)
+    assert len(Ws) == L + 2
+    run = descent.train(Ws, loss, eta=0.08 * rate, steps=15)
+    losses = descent.record(run, loss=lambda it: it.loss)["loss"]
+    theory = mean_field.solve_residual(K, y, eta=0.08, steps=15, **how).loss
+    error = losses.std(1) / 60**0.5
+    assert ((losses.mean(1) - theory).abs() < 3.5 * error + 0.5 / 256).all()
+    bare = mean_field.solve_residual(K, y, eta=0.08, steps=15, L=L, gamma0=1e-9, beta=beta).loss
+    assert (bare - theory).abs().max() > 5 * error.max()  # it would be seen
+
+
 @pytest.mark.weekly
 @pytest.mark.parametrize(("L", "gamma0"), [(L, g) for L in (1, 2, 3) for g in (0.5, 1.0)])
 def test_the_gap_to_ten_seeds_is_noise_and_to_many_goes_as_one_over_the_width(L, gamma0):
@@ -164,47 +212,6 @@ def test_the_gap_to_ten_seeds_is_noise_and_to_many_goes_as_one_over_the_width(L,
     assert abs(a - b) < 3 * math.hypot(da, db)
 
 
-@pytest.mark.parametrize("width", [2, 7, 40])
-def test_the_recursion_is_the_network_at_any_width(width):
-    X, _, y = problem(1, D=5)
-    gamma0, eta, inputs = 0.8, 0.05, X / 5**0.5
-    Ws, loss, rate = mean_field.finite_width(
-        X, y, L=1, width=width, gamma0=gamma0, runs=4, generator=0
-    )
-    W, a = Ws
-    K, b0 = W.mT @ W / width, (a @ W)[:, 0] / (gamma0 * width)
-    moved = torch.linalg.lstsq(inputs.T, y[:, None]).solution[:, 0]
-    steps = torch.tensor([0.5, 1.0, 1.0, 2.0], **F64) * eta
-    run = descent.train(Ws, loss, eta=steps * rate, steps=50)
-    found = descent.record(
-        run, loss=lambda it: it.loss, b=lambda it: (it.Ws[1] @ it.Ws[0])[:, 0] / (gamma0 * width)
-    )
-    for each in range(4):  # each has its own target, since outputs count from the start
-        how = dict(K=K[each], b=b0[each], s=a[each].square().sum() / width)
-        S, target = inputs @ inputs.T / 3, moved + b0[each]
-        b = mean_field.one_hidden(S, target, **how, eta=steps[each], gamma0=gamma0, steps=50)
-        assert (b - found["b"][:, each]).abs().max() < 1e-13 * b.abs().max()
-        gap = target - b
-        assert (((gap @ S) * gap).sum(1) / 2 - found["loss"][:, each]).abs().max() < 1e-13
-
-
-def test_runs_side_by_side_are_runs_alone_and_may_diverge():
-    generator = torch.Generator().manual_seed(0)
-    W, a = (torch.randn(4, 6, n, generator=generator, **F64) for n in (3, 1))
-    K, b, s = W.mT @ W / 6, (W.mT @ a)[..., 0] / 6, a.square().mean((1, 2))
-    eta = [0.1, 0.2, 50.0, 0.05]
-    how = dict(gamma0=1.0, steps=20)
-    every = mean_field.one_hidden(EYE, EYE[0], K=K, b=b, s=s, eta=eta, **how)
-    assert every.shape == (21, 4, 3) and not every[-1, 2].isfinite().any()
-    for run in (0, 1, 3):
-        alone = mean_field.one_hidden(
-            EYE, EYE[0], K=K[run], b=b[run], s=s[run], eta=eta[run], **how
-        )
-        assert (alone - every[:, run]).abs().max() < 1e-13
-    with pytest.raises(FloatingPointError, match=r"^eta: .* all overflowed at step t = \d+;"):
-        mean_field.one_hidden(EYE, EYE[0], K=K, b=b, s=s, eta=50.0, **how)
-
-
 # --- Limits
 
 
@@ -217,43 +224,6 @@ def test_quadrature_has_the_moments_of_the_law_and_its_mass_at_zero(q):
     assert weights[x == 0].sum().item() == pytest.approx(max(0, 1 - 1 / q), abs=1e-9)
     lone, one = mean_field.marchenko_pastur(q, 1)
     assert (lone.item(), one.item()) == (1, 1)
-
-
-@pytest.mark.parametrize(("nu", "gamma0"), [(1.0, 1.0), (4.0, 2.0), (0.5, 1.0)])
-def test_the_limit_of_wide_inputs_is_the_mean_of_random_starts(nu, gamma0):
-    x, weights = mean_field.marchenko_pastur(1 / nu, 60)
-    none, how = torch.zeros_like(x), dict(eta=0.1, gamma0=gamma0, steps=60)
-    target = torch.cat([weights.sqrt(), none])
-    b0 = torch.cat([none, (weights * x / nu).sqrt() / gamma0])
-    S = torch.eye(120, **F64)
-    limit = mean_field.one_hidden(S, target, K=torch.cat([x, x]).diag(), b=b0, **how)
-    limit = (target - limit).square().sum(-1)
-    assert limit[0].item() == pytest.approx(1 + 1 / (nu * gamma0**2), rel=1e-12)
-    D, N, runs, generator = 100, int(100 * nu), 60, torch.Generator().manual_seed(2)
-    W, a = (torch.randn(runs, n, N, generator=generator, **F64) for n in (D, 1))
-    e, S = torch.eye(D, **F64)[0], torch.eye(D, **F64)
-    start = dict(K=W @ W.mT / N, b=(W @ a.mT)[..., 0] / (gamma0 * N), s=(a @ a.mT)[:, 0, 0] / N)
-    losses = (e - mean_field.one_hidden(S, e, **start, **how)).square().sum(-1)
-    error = losses.std(1) / runs**0.5
-    assert ((losses.mean(1) - limit).abs() < 3.5 * error + 0.5 / D).all()
-
-
-@pytest.mark.parametrize("alpha", [2.0, 0.5])
-def test_the_limit_of_much_data_in_many_dimensions(alpha):
-    x, weights = mean_field.marchenko_pastur(1 / alpha, 60)
-    how, D, runs = dict(eta=0.1, gamma0=1.0, steps=60), 60, 40
-    target = weights.sqrt()
-    gap = target - mean_field.one_hidden(x.diag(), target, K=torch.eye(60, **F64), b=0 * x, **how)
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(runs):
-        X = torch.randn(D, int(alpha * D), generator=generator, **F64)
-        S, e = X @ X.T / X.shape[1], torch.eye(D, **F64)
-        miss = e[0] - mean_field.one_hidden(S, e[0], K=e, b=0 * e[0], **how)
-        found.append(torch.stack([miss.square().sum(-1), ((miss @ S) * miss).sum(-1)]))
-    limit = torch.stack([gap.square().sum(-1), (gap.square() * x).sum(-1)])
-    error = torch.stack(found).std(0) / runs**0.5
-    assert ((torch.stack(found).mean(0) - limit).abs() < 3.5 * error + 0.5 / D).all()
 
 
 # --- What is handed over
@@ -279,8 +249,8 @@ def test_what_comes_back(place):
 GOOD = {
     "solve": dict(K=EYE, y=EYE[0], L=2, eta=0.1, gamma0=1.0, steps=3),
     "finite_width": dict(X=EYE, y=EYE[0], L=2, width=4, gamma0=1.0, runs=2, generator=0),
-    "one_hidden": dict(S=EYE, target=EYE[0], K=EYE, b=EYE[0], eta=0.1, gamma0=1.0, steps=3),
     "marchenko_pastur": dict(q=0.5, nodes=4),
+    "solve_residual": dict(K=EYE, y=EYE[0], L=2, beta=0.5, eta=0.1, gamma0=1.0, steps=3),
 }
 UPPER = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], **F64)
 
@@ -308,12 +278,9 @@ UPPER = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], **F64)
             "gamma0 ** 2 * width: wanted a finite number, got inf",
         ),
         ("finite_width", dict(width=0), "width: wanted width >= 1, got 0"),
-        ("one_hidden", dict(S=EYE[:2]), "S: wanted shape (3, 3), got (2, 3)"),
-        ("one_hidden", dict(b=EYE), "b: wanted a vector with entries, got shape (3, 3)"),
-        ("one_hidden", dict(s=EYE[0]), "s: wanted s > 0, one or of shape (), got [1.0, 0.0, 0.0]"),
-        ("one_hidden", dict(eta=-0.1), "eta: wanted eta > 0, got -0.1"),
-        ("one_hidden", dict(b=2 * EYE[0]), "K, b, s: wanted a Gram matrix, got one with an eigen"),
-        ("one_hidden", dict(gamma0=1e300, b=1e9 * EYE[0]), "K, b, s: wanted a Gram matrix that"),
+        ("finite_width", dict(beta=-1.0), "beta: wanted beta > 0, got -1.0"),
+        ("solve_residual", dict(beta=0.0), "beta: wanted beta > 0, got 0.0"),
+        ("solve_residual", dict(L=0), "L: wanted L >= 1, got 0"),
         ("marchenko_pastur", dict(q=0.0), "q: wanted q > 0, got 0.0"),
         ("marchenko_pastur", dict(nodes=0), "nodes: wanted nodes >= 1, got 0"),
     ],

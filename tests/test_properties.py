@@ -343,13 +343,14 @@ ROWS = {
         finite,
         SEED,
     ),
-    "mean_field.one_hidden": Row(
+    "mean_field.solve_residual": Row(
         lambda d: (
-            {"S": plane(d.matrix(3, 4)), "target": d.s[:3], "K": 9.0 * torch.eye(3, **F64)}
-            | {"b": d.s[:3] / 9, "s": 4.0, "eta": 0.01, "gamma0": 0.5, "steps": 3}
+            {"K": plane(d.matrix(3, 4)) / 4, "y": d.s[:3], **FIELD, "steps": 3, "eta": 0.1}
+            | {"beta": 0.5}
         ),
-        mean_field.one_hidden,
-        "(s|eta): list",
+        lambda **how: [
+            getattr(mean_field.solve_residual(**how), name) for name in ("loss", "H", "G")
+        ],
     ),
     "mean_field.marchenko_pastur": Row(
         lambda d: {"q": 0.5, "nodes": 5}, mean_field.marchenko_pastur

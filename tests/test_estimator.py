@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 from sklearn.utils.validation import validate_data
 
-from lop_utils import completion, observed
+from lop_utils import _estimating, completion, observed
 from lop_utils.estimator import DeepMatrixCompletion
 from lop_utils.observed import ObservedEntries
 
@@ -155,7 +155,6 @@ def test_what_is_held_out_was_out_before_effects_were_fitted(model):
     _, expected = fitted(seen, steps=first.best.t, held_out=0.0)
     assert np.abs(model.predict(PAIRS) - expected(ROWS, COLS)).max() < 1e-12
     assert model.n_iter_ == first.best.t > 0
-    # And what stands in the ratings is found: less than a tenth of effects' excess remains.
     assert model.held_out_rmse_ < 0.7 < 1.0 < model.effects_rmse_
     alone = DeepMatrixCompletion(**GOOD, refit=False).fit(FRAME)
     assert alone.held_out_rmse_ == model.held_out_rmse_ and alone.n_iter_ == first.steps
@@ -189,12 +188,15 @@ def test_random_state_and_no_effects_and_equal_ratings():
     assert np.isnan(unjudged.held_out_rmse_) and unjudged.n_held_out_ == 0
 
 
-def test_a_rank_that_the_ratings_determine():
-    few = FRAME[::4]
-    count = len(few) * 0.81
-    rank = DeepMatrixCompletion(steps=5).fit(few).fitted_.user_factors.shape[1] // 2
-    assert 1 <= rank < 5 and rank * (USERS + ITEMS - rank) <= count
-    assert DeepMatrixCompletion(steps=5).fit(DENSE).fitted_.user_factors.shape[1] >= 10
+@pytest.mark.parametrize(("every", "rank"), [(1, 9), (4, 2), (12, 1)])
+def test_a_rank_that_the_ratings_determine(every, rank):
+    seen = ObservedEntries(ROWS, COLS, VALUES, DENSE.shape).select(torch.arange(0, 612, every))
+    occur = sum(len(side.unique()) for side in (seen.rows, seen.cols))
+    assert _estimating.rank_for(seen) == rank
+    assert (rank + 1) * (occur - rank - 1) > 0.9 * len(seen)
+    if rank > 1:
+        assert rank * (occur - rank) <= 0.9 * len(seen)
+        DeepMatrixCompletion(steps=5, held_out=0).fit(FRAME[::every])  # which is not refused
 
 
 # What is asked of it

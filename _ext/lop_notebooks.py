@@ -23,6 +23,7 @@ from lop_markdown import block, formula, inline
 from lop_quiz import Option, is_quiz
 from lop_site import site_address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from sphinx_design.dropdown import dropdown_main
 
 from lop_utils.book import live
 
@@ -129,6 +130,10 @@ class Page:
                 # a line of HTML, then Markdown up to the next one: formulas show in Markdown only
                 self.say(f"<details><summary>{html.escape(node[0].astext())}</summary>")
                 self.walk(node.children[1:], level)
+                self.say("</details>")
+            case dropdown_main():
+                self.say(f"<details><summary>{html.escape(node[0][0].astext())}</summary>")
+                self.walk(node[1].children, level)
                 self.say("</details>")
             case nodes.target() | nodes.title() | nodes.comment():
                 pass

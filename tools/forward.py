@@ -29,6 +29,7 @@ ONLY_SPHINX = {
     "unknown directive: goals": "the same MyST, written into the page before the build",
     "unknown directive: eval-rst": "API pages written from the docstrings, or left to Sphinx",
     "unknown role: py:func": "a link to what takes the place of the API pages",
+    "unknown role: py:class": "the same",
     "Usage of the {doc} role is not recommended": "nothing: mystmd understands it",
 }
 # A page that is wrong on purpose: if mystmd does not say so, we no longer understand what it says.
@@ -88,6 +89,8 @@ def write_project(root, folder):
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     site_map = parse_toc_yaml(root / "_toc.yml")
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("vendor"))
+    if (formal := root / "formal").is_dir():  # pages show its text
+        shutil.copytree(formal, folder / "formal")
     pages = [f"{name}.md" for name in site_map]
     for page in pages:
         text = (folder / page).read_text(encoding="utf-8")

@@ -49,7 +49,8 @@ def as_image(node):
     """Return a drawing as Markdown that needs neither a network nor our style."""
     style = SECTION.search(STYLE.read_text(encoding="utf-8"))[0]
     start = '<svg class="lop-diagram" width="420" style="background: #fff" '
-    svg = node["svg"].replace("<svg ", start, 1).replace("</desc>", f"</desc><style>{style}</style>")
+    svg = node["svg"].replace("<svg ", start, 1)
+    svg = svg.replace("</desc>", f"</desc><style>{style}</style>")
     said = " ".join(re.search(r"<title>(.*?)</title>", svg)[1].split())
     data = b64encode(svg.encode()).decode()
     return f"![{said}](data:image/svg+xml;base64,{data})"

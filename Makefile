@@ -192,6 +192,8 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
 	@$(PIP) $(PINS) -e '.[book,test,course,peft]'
+	@# alone: it asks for a torchvision, which it never imports and which would choose torch
+	@$(PIP) $(PINS) --no-deps mup
 	@echo '$(TORCH)' > .venv/.torch
 	@touch $@
 

@@ -1,7 +1,8 @@
 """Figures that a reader plays with: what ``lop_utils.book.live`` shows, as it stands in a page.
 
 A cell's output says which figure it is, and the page gets the figure's module, which stands in the
-page itself, since browsers refuse an external one where pages are files. Without scripts, and on
+page itself, since browsers refuse an external module where pages are files. What all figures share
+is a classic script, which they take. Without scripts, and on
 paper, its first frame is shown. Of other widgets a page has the picture that comes with them: no
 state of widgets, and no manager that would show it.
 """
@@ -20,6 +21,9 @@ from lop_utils.book import live
 
 FOLDER = "book/_figures"
 STILLS = "_static/live"
+# What several figures import: in one classic script for all pages, which a browser also takes
+# where pages are files.
+SHARED, SCRIPT = ("kit.js", "numbers.js"), "shared.js"
 
 
 class live_figure(nodes.General, nodes.Element):
@@ -49,10 +53,38 @@ class LiveMime(MimeRenderPlugin):
         return [live_figure("", name=name, settings=settings, alt=image.get("alt", ""))]
 
 
+def shared():
+    """Return the texts that figures share, each with the names that it gives."""
+    texts = [live._COMMENT.sub("", live._IMPORT.sub("", live._file(file))) for file in SHARED]
+    return [(text, re.findall(r"^export \w+ (\w+)", text, re.MULTILINE)) for text in texts]
+
+
+def dense(code):
+    """Return code without its indentation, two kilobytes of a module."""
+    return re.sub(r"\n\s+", "\n", code)
+
+
+def module(name):
+    """Return a figure's module as pages have it, with what is shared taken from the script."""
+    code = live.module(name)
+    for text, names in shared():
+        code = code.replace(text, f"var {{ {', '.join(names)} }} = lopShared;\n")
+    return dense(code)
+
+
+def shared_script():
+    """Return the script that all pages with a figure load."""
+    texts = "".join(re.sub("^export ", "", text, flags=re.MULTILINE) for text, _ in shared())
+    names = ", ".join(name for _, names in shared() for name in names)
+    return dense(
+        f'"use strict";\nconst lopShared = (() => {{\n{texts}return {{ {names} }};\n}})();\n'
+    )
+
+
 def visit(self, node):
     """Put in the place of a live figure, a picture in its stead, and its module."""
     name, static = node["name"], "../" * self.docnames[0].count("/") + STILLS
-    code = re.sub(r"\n\s+", "\n", live.module(name))  # indentation: two kilobytes
+    code = module(name)
     if "</script" in code:
         raise ValueError(f"live figure {name}: the module would end its own script")
     picture = f'<img src="{static}/{name}.svg" alt="{escape(node["alt"])}">'
@@ -64,16 +96,20 @@ def visit(self, node):
         f"<noscript>{picture}</noscript></div>"
     )
     if first:  # a module fills all places of its figure
+        if not done:
+            self.body.append(f'<script src="{static}/{SCRIPT}"></script>')
         done.add(name)
         self.body.append(f'<script type="module">{code}</script>')
     raise nodes.SkipNode
 
 
 def copy_stills(app):
-    """Bring the first frames where the pages find them."""
+    """Bring the first frames, and what figures share, where the pages find them."""
     if app.builder.format == "html":
         source, target = Path(app.srcdir, FOLDER), Path(app.outdir, STILLS)
         copy_asset(str(source), str(target), lambda name: not name.endswith(".svg"))
+        target.mkdir(parents=True, exist_ok=True)
+        (target / SCRIPT).write_text(shared_script(), encoding="utf-8")
 
 
 def leave_state_out(app, doctree):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 INSTALLED = ("book", "test", "course", "peft")  # by make env
-EXTRAS = (*INSTALLED, "weekly", "lab")
+EXTRAS = (*INSTALLED, "mup", "weekly", "lab")
 # conda's name: PyPI's name
 RENAMED = {"matplotlib-base": "matplotlib", "pytorch-cpu": "torch"}
 # Not pinned: the reader chooses it (TORCH in the Makefile), or it is this project.

@@ -45,7 +45,9 @@ def test_the_fourth_example_shows_a_live_figure_and_sliders():
     exec("\n".join(lines), names)
     assert eval(live.split("#")[0], names).figure.d == 500
     assert live.split("or ")[1].split(", ") == [
-        each for each in ("completion", "features", "noise", "cost") if widgets.controls(each)
+        each
+        for each in ("completion", "features", "noise", "transfer", "cost")
+        if widgets.controls(each)
     ]
     shown = eval(explore, names)
     shown.sliders["L"].value = 5

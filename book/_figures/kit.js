@@ -67,7 +67,7 @@ const STYLE = `
 .lop-live[data-dark] { --lop-live-ink: #c8cbd0; --lop-live-rises: #5ab4f0;
   --lop-live-falls: #ff9a57; --lop-live-rest: #9aa1aa; --lop-live-third: #4fc9a2;
   --lop-live-fourth: #dc9be4; --lop-live-fifth: #e0bb4c; }
-.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
+.lop-live-controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr));
   gap: 0.5rem 1.2rem; }
 .lop-live-controls label { display: flex; justify-content: space-between; align-items: center;
   gap: 0.5rem; margin: 0; }
@@ -87,7 +87,12 @@ const STYLE = `
 .lop-live-status { min-height: 3.2em; margin: 0.4rem 0; }
 .lop-live[data-busy] .lop-live-status { font-style: italic; }
 .lop-live-hint { margin: 0; }
-@media print { .lop-live-controls, .lop-live-buttons { display: none; } }
+.lop-live-more { margin-top: 0.5rem; }
+.lop-live-more summary { width: max-content; padding: 0.2rem 0; cursor: pointer; }
+@media (any-pointer: coarse) { .lop-live button, .lop-live select, .lop-live summary, .lop-live-controls
+  input { box-sizing: border-box; min-height: 44px; min-width: 44px; }
+  .lop-live summary { display: list-item; padding: 0.7rem 0; } }
+@media print { .lop-live-more, .lop-live-controls, .lop-live-buttons { display: none; } }
 `;
 const COLOURS = ["ink", "rises", "falls", "rest", "third", "fourth", "fifth"];
 
@@ -222,9 +227,11 @@ function place(root, name, controls, figure, settings, model) {
   const parts = figure(stage);
   const buttons = make("div", { className: "lop-live-buttons" }, ...parts.buttons.map(button));
   if (!model) buttons.append(button(["Copy link", share]));
-  const rows = model ? [] : controls.filter((control) => control.label).map(row);
-  root.replaceChildren(make("style", { textContent: STYLE }),
-    make("div", { className: "lop-live-controls" }, ...rows), buttons,
+  const rows = (more) => make("div", { className: "lop-live-controls" },
+    ...(model ? [] : controls.filter((control) => control.label && Boolean(control.more) === more).map(row)));
+  const others = rows(true); // they are out of the way until they are asked for
+  const more = make("details", { className: "lop-live-more" }, make("summary", { textContent: "more" }), others);
+  root.replaceChildren(make("style", { textContent: STYLE }), rows(false), ...(others.firstChild ? [more] : []), buttons,
     canvas, ...(parts.after ?? []), hint, status);
   controls.forEach(({ name }) => show(name));
 

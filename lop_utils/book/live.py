@@ -9,6 +9,7 @@ they are and a notebook gets through anywidget. ``name`` is one of
 * ``completion``: a matrix that two networks fill in;
 * ``features``: classes that tighten from layer to layer;
 * ``noise``: a determinant that falls as long as labels are noisy;
+* ``transfer``: the error over the step size at several widths, in NTK and muP;
 * ``cost``: what a step of five networks takes. Constants of `cost.Machine` are settings, too.
 """
 
@@ -89,7 +90,7 @@ def controls(name: str) -> list[dict[str, Any]]:
 
     Each has a ``name``, a ``value`` to begin with, ``min`` and ``max``; a ``label`` if it has a
     slider, ``whole`` if it is an integer, ``log`` if the slider is logarithmic; ``choices`` instead
-    of a slider; or a ``form``, what a text must look like.
+    of a slider; or a ``form``, what a text must look like. ``more`` waits behind that word.
 
     Examples
     --------

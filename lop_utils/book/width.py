@@ -13,11 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lop_utils import _checks, _wide
-from lop_utils.losses import Loss, ValueAndGradients
+from lop_utils import _checks, _wide, descent
+from lop_utils.losses import Loss, ValueAndGradients, of_product
 
 __all__ = [
     "OneHidden",
+    "beside_mup",
     "exponent",
     "of_layers",
     "power_law",
@@ -196,6 +197,58 @@ def residual(loss: Loss, beta: float, matrices: int = 1) -> Loss:
     """
     beta, m = _checks.positive("beta", beta), _checks.count("matrices", matrices, at_least=1)
     return _wide.branched(loss, beta, m)
+
+
+def beside_mup(
+    Ws: Sequence[Tensor], lam: Tensor, aim: Tensor, etas: Tensor, base: int, gamma0: float, T: int
+) -> dict[str, float | Tensor]:
+    r"""Return what muP as the book writes it, and Microsoft's package, make of one start.
+
+    Parameters
+    ----------
+    Ws : sequence of Tensor, shapes (runs, N, D) and (runs, 1, N)
+    lam, aim : Tensor, shape (D,)
+        The loss is :math:`\frac12\sum_k\lambda_k(b - b_*)_k^2`.
+    etas : Tensor, shape (n,)
+        Step sizes at the width ``base``.
+    base, gamma0, T : int, float, int
+        T is the number of steps.
+
+    Returns
+    -------
+    dict
+        ``gap``, the largest difference in an output; of theirs and ours ``ends``, the losses at
+        the end, (2, n, runs), and ``moved``, how far five of the first steps move h, (2, runs).
+
+    Examples
+    --------
+    >>> beside_mup(Ws, lam, aim, etas, base=32, gamma0=1.0, T=9)  # doctest: +SKIP
+    """
+    import mup  # an extra
+
+    (runs, N, D), root, gap = Ws[0].shape, lam.sqrt(), 0.0
+    ends, moved = torch.zeros(2, len(etas), runs), torch.zeros(2, runs)
+
+    def layers(N: int) -> torch.nn.Sequential:
+        last = mup.MuReadout(N, 1, bias=False, output_mult=1 / (gamma0 * base))
+        return torch.nn.Sequential(torch.nn.Linear(D, N, bias=False), last).double()
+
+    loss = of_product(lambda W: (0.5 * (lam * (W - aim).square()).sum(), lam * (W - aim)))
+    for i, r in ((i, r) for i in range(len(etas)) for r in range(runs)):
+        (W, a), eta = (layer[r] for layer in Ws), etas[i].item()
+        net = mup.set_base_shapes(layers(N), layers(base), delta=layers(2 * base))
+        net[0].weight.data, net[1].weight.data = W.clone(), gamma0 * N * a
+        sgd = mup.MuSGD(net.parameters(), lr=eta * gamma0**2 * base)
+        for it in descent.train([W, a], loss, eta=[eta * gamma0**2 * N, eta / N], steps=T):
+            f = net(root.diag())[:, 0]
+            gap = max(gap, (f.detach() - root * (it.Ws[1] @ it.Ws[0])[0]).abs().max().item())
+            if it.t == 5 and i == 0:
+                both = net[0].weight.detach(), it.Ws[0]
+                moved[:, r] = torch.stack([(root * (U - W)).norm() / N**0.5 for U in both])
+            value = 0.5 * (f - root * aim).square().sum()
+            ends[:, i, r] = torch.stack([value.detach(), it.loss])
+            sgd.zero_grad(), value.backward(), sgd.step()
+    return {"gap": gap, "ends": ends, "moved": moved}
 
 
 def power_law(

@@ -8,6 +8,7 @@ import re
 
 import access
 import figure_page
+import lop_live
 import numpy as np
 import pytest
 import stills
@@ -99,6 +100,15 @@ SETTINGS = {
     "features": ["L=8&K=5&n=40&layer=0", "L=2&K=2&n=2&eps=0.05&layer=1", "n=40"],
     "cost": ["", "d=1000000&p=1&r=80&L=6", "d=16&r=80", "p=1"],
     "noise": ["", "delta=0&steps=1000", "eta=0.02&delta=4", "d=50&eta=0.02&delta=4", "batch=1000"],
+    "transfer": [
+        "",
+        "guess=2.8",
+        "shown=1&N=16384&guess=0.012",
+        "shown=1&gamma0=8&N=64",
+        "shown=1&gamma0=0.25&guess=1",
+        "shown=1&data=1&gamma0=8",
+        "shown=1&data=1&P=500&delta=0",
+    ],
 }
 
 
@@ -148,6 +158,8 @@ def test_what_an_address_says_is_kept_within_bounds(modules, name):
 @each_figure
 def test_sliders_move_by_keys_and_fields_keep_within_bounds(figure, name):
     shown = figure(name, look=1)
+    for more in shown.locator("summary").all():
+        more.click()
     keyboard = shown.page.keyboard
     for control in widgets.controls(name):
         if "label" not in control or "choices" in control:
@@ -183,6 +195,15 @@ OTHER = {
     "features": {"L": 3, "eps": 0.8, "n": 3, "K": 3, "layer": 1, "seed": 5},
     "cost": {"d": 100_000, "r": 20, "p": 0.0001, "bits": 1, "overhead": 0.5},
     "noise": {"eta": 0.002, "delta": 1, "batch": 7, "d": 20, "steps": 2000, "seed": 5},
+    "transfer": {
+        "N": 500,
+        "gamma0": 1,
+        "P": 100,
+        "delta": 0.2,
+        "data": 1,
+        "guess": 0.5,
+        "shown": 1,
+    },
 }
 
 
@@ -394,8 +415,9 @@ def test_every_figure_is_in_a_page_and_its_module_is_there_whole(html):
     found = list(shown_in(html))
     assert {place["data-lop-figure"] for _, place, _ in found} == set(NAMES)
     for _, place, module in found:
-        wanted = widgets.module(place["data-lop-figure"])
-        assert module.split() == wanted.split()
+        for text, names in lop_live.shared():
+            module = module.replace(f"var {{ {', '.join(names)} }} = lopShared;", text)
+        assert module.split() == widgets.module(place["data-lop-figure"]).split()
         assert place.find("noscript").find("img")["alt"]
 
 
@@ -442,9 +464,8 @@ def test_in_the_book_it_is_seen_in_both_themes_and_on_a_phone(html, served, chro
             "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         )
         known = widgets.controls(name)
-        which = next(
-            each for each in known if each["name"] == ("batch" if name == "noise" else "L")
-        )
+        one = {"noise": "batch", "transfer": "N"}.get(name, "L")
+        which = next(each for each in known if each["name"] == one)
         page.evaluate("() => scrollTo({ top: 0, behavior: 'instant' })")
         page.evaluate(
             "(hash) => { location.hash = hash; }", f"{name}:{which['name']}={which['max']}"

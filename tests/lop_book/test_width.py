@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lop_utils import descent, losses
+from lop_utils import descent, losses, mean_field
 from lop_utils.book import width
 
 F64 = {"dtype": torch.float64}
@@ -118,3 +118,52 @@ def test_a_run_of_branches_that_diverged_leaves_the_others():
     value, grads = loss(Ws)
     assert value[0] == alone.value and not value[1].isfinite()
     assert all(torch.equal(G[0], H) for G, H in zip(grads, alone.grads, strict=True))
+
+
+# --- The limits of its start
+
+
+def errors_of(start, gradient, target):
+    """Return the squared error at each of sixty steps of one tenth."""
+    run = width.recursion(start.at(0.1), gradient, 60)
+    return torch.stack([(it.b - target).square().sum(-1) for it in run])
+
+
+def start_of(A, b, gamma0=1.0):
+    one = torch.ones(b.shape[:-1], **F64)
+    return width.OneHidden(A, one, b, gamma0**2 * one)
+
+
+def is_the_mean_of(limit, errors, D):
+    spread = errors.std(1) / errors.shape[1] ** 0.5
+    return ((errors.mean(1) - limit).abs() < 3.5 * spread + 0.5 / D).all()
+
+
+@pytest.mark.parametrize(("nu", "gamma0"), [(1.0, 1.0), (4.0, 2.0), (0.5, 1.0)])
+def test_many_inputs_have_two_coordinates_for_each_node(nu, gamma0):
+    x, share = mean_field.marchenko_pastur(1 / nu)
+    none = torch.zeros_like(x)
+    aim = torch.cat([share.sqrt(), none])
+    b = torch.cat([none, (share * x / nu).sqrt() / gamma0])
+    limit = errors_of(start_of(torch.cat([x, x]).diag(), b, gamma0), lambda b: aim - b, aim)
+    assert limit[0].item() == pytest.approx(1 + 1 / (nu * gamma0**2), rel=1e-12)
+    side, N, aim = 100, int(100 * nu), torch.eye(100, **F64)[0]
+    Ws = [randn(60, N, side, seed=2), randn(60, 1, N, seed=3) / (gamma0 * N)]
+    start = width.of_layers(Ws, (gamma0**2 * N, 1 / N))
+    assert is_the_mean_of(limit, errors_of(start, lambda b: aim - b, aim), side)
+
+
+@pytest.mark.parametrize("alpha", [2.0, 0.5])
+def test_many_samples_have_one(alpha):
+    x, share = mean_field.marchenko_pastur(1 / alpha)
+    aim = share.sqrt()
+    start = start_of(torch.eye(60, **F64), 0 * x)
+    limit = errors_of(start, lambda b: x * (aim - b), aim)
+    side, runs = 60, 40
+    X, aim = randn(runs, side, int(alpha * side), seed=0), torch.eye(side, **F64)[0]
+    start = start_of(torch.eye(side, **F64).expand(runs, -1, -1), torch.zeros(runs, side, **F64))
+
+    def gradient(b):
+        return (X @ (X.mT @ (aim - b)[..., None]))[..., 0] / X.shape[-1]
+
+    assert is_the_mean_of(limit, errors_of(start, gradient, aim), side)

@@ -191,7 +191,7 @@ $(READY): constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "Installing what builds and tests the book"
-	@$(PIP) $(PINS) -e '.[book,test,course,peft]'
+	@$(PIP) $(PINS) -e '.[book,test,course,frames,peft]'
 	@# alone: it asks for a torchvision, which it never imports and which would choose torch
 	@$(PIP) $(PINS) --no-deps mup
 	@echo '$(TORCH)' > .venv/.torch

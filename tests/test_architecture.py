@@ -18,8 +18,8 @@ LAYERS = [  # a module imports only from rows above its own
     "_adapting _wide compression data descent factored images readouts",
     "_completing _gradients adapters mean_field",
     "adaptive completion",
-    "_peft_tuner",
-    "peft_bridge",
+    "_estimating _estimated _peft_tuner",
+    "estimator peft_bridge",
     "book.answers book.claims book.cost book.lora_task book.ratings book.scale book.sharded "
     "book._svg book.noise book.width",
     "book.lora_study book.methods book.plots",
@@ -33,7 +33,12 @@ SOURCE = {
 }
 ON_DEMAND = {"_peft_tuner", "peft_bridge"}  # need an extra; tests/test_peft_bridge.py imports them
 IMPORTED = [name for name in SOURCE if name not in ON_DEMAND]
-LIBRARY = [name for name in IMPORTED if not name.startswith("book.")]
+ASIDE = {
+    "_estimating",
+    "_estimated",
+    "estimator",
+}  # nothing imports it; takes a second, for sklearn
+LIBRARY = [name for name in IMPORTED if not name.startswith("book.") and name not in ASIDE]
 MODULE = {name: import_module(f"lop_utils.{name}") for name in IMPORTED}
 PUBLIC = [(name, each) for name in IMPORTED if name[0] != "_" for each in MODULE[name].__all__]
 

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-INSTALLED = ("book", "test", "course", "peft")  # by make env
+INSTALLED = ("book", "test", "course", "frames", "peft")  # by make env
 EXTRAS = (*INSTALLED, "mup", "weekly", "lab")
 # conda's name: PyPI's name
 RENAMED = {"matplotlib-base": "matplotlib", "pytorch-cpu": "torch"}

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_readme import write_ratings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,6 +65,7 @@ def test_the_readme_runs_on_the_wheel_alone(wheel, tmp_path):
         archive.extractall(tmp_path)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    write_ratings(tmp_path)
     where = "import lop_utils\nprint(lop_utils.__file__, lop_utils.__version__)"
     code = "\n".join([f"import sys\nsys.path.insert(0, {str(tmp_path)!r})", *examples, where])
     words = [sys.executable, "-I", "-c", code]

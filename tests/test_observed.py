@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lop_utils import observed
+from lop_utils import completion, observed
 from lop_utils.observed import ObservedEntries, split
 
 F64 = {"dtype": torch.float64}
@@ -198,6 +198,14 @@ def test_the_shrinkage_is_chosen_on_ratings_that_no_effect_saw(generator):
     assert found.held_out <= min(error((s, t)) for s in (0.3, 1.2, 5, 20) for t in (5, 80)) + 1e-5
     again = observed.fit_effects(seen, shrinkage=found.shrinkage)  # all ratings are used at last
     assert torch.equal(again.users, found.users) and again.held_out is None
+
+
+def test_effects_can_be_kept_from_what_complete_holds_out(generator):
+    seen = ObservedEntries(*torch.ones(30, 20).nonzero().T, torch.arange(600.0), (30, 20))
+    train, test = split(seen, 0.1, generator=0)
+    found = completion.complete(seen, 1, steps=0, progress=False)  # by default the same draw
+    for ours, theirs in ((train, found.train), (test, found.test)):
+        assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.values, theirs.values)
 
 
 @pytest.mark.parametrize(

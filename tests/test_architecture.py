@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
-    "_files _scalars _threads",
+    "_effects _files _scalars _threads",
     "_checks",
     "init networks observed spectra",
     "features law losses rules",

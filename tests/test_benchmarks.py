@@ -68,6 +68,7 @@ def common(monkeypatch):
         ("model.py", "predicted"),
         ("machine.py", "fetch ns"),
         ("recovery.py", "iterations"),
+        ("completion.py", "of its seconds"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
         ("grading.py", "submissions in"),

@@ -134,6 +134,7 @@ bench: $(RIVALS) $(COMPLETERS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/completion.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/machine.py

@@ -76,6 +76,7 @@ def rivals(common):
         ("model.py", "predicted"),
         ("machine.py", "fetch ns"),
         ("recovery.py", "iterations"),
+        ("completion.py", "of its seconds"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
         ("grading.py", "submissions in"),

@@ -66,8 +66,9 @@ class SymbolEntries(SphinxTransform):
             found += texts(meaning, nodes.emphasis)
         if not found:
             return
-        # a letter may have two rows; R and r are two anchors
+        # a letter may have several rows; R and r are two anchors
         anchors = [f"symbol-{name}" for name in found if name.isascii()]
+        anchors += [f"{name}-{i}" for i in range(2, 9) for name in anchors]
         anchor = next(name for name in anchors if name not in self.document.ids)
         row["ids"].append(anchor)
         self.document.note_explicit_target(row)

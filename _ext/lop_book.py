@@ -19,7 +19,7 @@ from pathlib import Path
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 
 # The other modules of this folder, each with one subject.
-PAGES = "api card cite course glossary live notebooks pages quiz site symbols"
+PAGES = "api card cite course diagrams glossary live notebooks pages quiz site symbols"
 LISTS = "lists claims status"
 
 

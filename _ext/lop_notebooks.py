@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 import nbformat
 from docutils import nodes
 from lop_book import read_notebook
+from lop_diagrams import as_image, diagram
 from lop_markdown import block, formula, inline
 from lop_quiz import Option, is_quiz
 from lop_site import site_address
@@ -111,6 +112,9 @@ class Page:
             case nodes.math_block():
                 self.say(self.anchor(node))
                 self.say(formula(node.astext(), self.number("displaymath", node)))
+            case nodes.figure(children=[diagram() as drawing, *_]):
+                self.say(as_image(drawing))
+                self.caption(node)
             case nodes.note():
                 self.say("***\n\n**Note**")
                 self.walk(node.children, level)
@@ -168,9 +172,13 @@ class Page:
         figures = list(node.findall(nodes.figure))
         self.take(node["cell_index"] + 1, draws=bool(figures))
         for figure in figures:
-            caption = next(inline(caption) for caption in figure.findall(nodes.caption))
-            number = self.number("figure", figure)
-            self.say(f"{self.anchor(figure)}*Figure {number}.* {caption}")
+            self.caption(figure)
+
+    def caption(self, figure):
+        """Render the caption of a figure, with its number."""
+        caption = next(inline(caption) for caption in figure.findall(nodes.caption))
+        number = self.number("figure", figure)
+        self.say(f"{self.anchor(figure)}*Figure {number}.* {caption}")
 
     def take(self, stop, draws=False):
         """Put in the cells of code before a place of the source, hidden ones too."""

@@ -49,4 +49,4 @@ def test_code_can_be_read_in_one_look_and_figures_by_those_who_cannot_see(path):
     drawing = ("plt.subplots", "live.live(")
     folded = [code for tags, code in cells(text) if "hide-input" in tags]
     drawn = sum(any(each in code for each in drawing) for code in folded)
-    assert text.count("name: fig-") == text.count("alt: >-") == drawn
+    assert text.count(" name: fig-") == text.count("alt: >-") == drawn

@@ -1,11 +1,13 @@
 """What the pages show of notebooks and docstrings, on small books: claims, status, API, figures."""
 
+import base64
 import importlib.metadata
 import importlib.util
 import json
 import platform
 import re
 import sys
+from xml.etree import ElementTree
 
 import lop_status
 import nbformat
@@ -153,6 +155,42 @@ def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
     assert '<noscript><img src="../_static/live/law.svg" alt="A picture"></noscript>' in page
     assert (book.html / "_static" / "live" / "law.svg").is_file()
     assert page.count("More.") == 2 and "widget-state" not in page
+
+
+DIAGRAM = """```{{figure}} ../_diagrams/{}.svg
+:name: fig-drawn
+
+A *small* one.
+```
+"""
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">
+  <title>A chain</title>
+  <desc>Of two.</desc>
+  <text>v</text>
+</svg>
+"""
+
+
+def test_a_diagram_is_in_the_page_and_an_image_in_the_notebook(book):
+    book.write("_diagrams/chain.svg", SVG)
+    book.write("chapter/one.md", HEADER.format("One") + DIAGRAM.format("chain"))
+    book.built()
+    page = book.page("chapter/one")
+    labels = 'role="img" aria-labelledby="diagram-chain-title diagram-chain-desc"'
+    assert f'<svg class="lop-diagram" {labels} xmlns' in page and "chain.svg" not in page
+    assert '<title id="diagram-chain-title">' in page and '<desc id="diagram-chain-desc">' in page
+    notebook = nbformat.read(book.folder / "_build/colab/chapter/one.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells)
+    (data,) = re.findall(r"!\[A chain\]\(data:image/svg\+xml;base64,(\S+)\)", text)
+    assert text.endswith("A *small* one.")
+    image = ElementTree.fromstring(base64.b64decode(data))  # an image must be well formed
+    assert ".lop-diagram text" in image.find("{*}style").text
+    book.write("_diagrams/chain.svg", SVG.replace("Of two", "Of three"))
+    book.built()
+    assert "Of three" in book.page("chapter/one")
+    book.write("chapter/one.md", HEADER.format("One") + DIAGRAM.format("chian"))
+    warned, _ = book.build()
+    assert "image file not readable: _diagrams/chian.svg" in warned
 
 
 def test_what_is_wrong_in_a_page_is_said_every_time(book):

@@ -66,7 +66,7 @@ FIT = """async () => {
   for (const box of all(".cell_output pre").filter((box) => over(box, box.parentElement)))
     box.style = "white-space: pre-wrap; width: auto";
   const unset = all(".math").filter((formula) => !formula.querySelector("mjx-container"));
-  const wide = all("body :not(mjx-container *)").filter((each) => each.checkVisibility() && (
+  const wide = all("body :not(mjx-container *, svg *)").filter((each) => each.checkVisibility() && (
     over(each, document.body, 1) ||
     !each.closest("span.math") && each.clientWidth && each.scrollWidth > each.clientWidth + 1));
   const say = (fault, found) => found.map((each) =>

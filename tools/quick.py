@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONCERNS = [
     (r"(book/.*\.md|_toc.yml)", "tests/test_chapters.py tests/test_quizzes.py"),
     (r"(book/.*\.md|_toc.yml)", "tests/test_course.py tests/test_repository.py"),
+    (r"book/_diagrams/.*", "tests/book/test_static.py"),
     (r"book/_figures/.*", "tests/book/test_figures.py tests/lop_book/test_live.py"),
     (r"book/_figures/(kit|methods|numbers)\.js", "tests/book/test_live_law.py"),
     (r"tests/book/page_rules\.py", "tests/book/test_rules_bite.py tests/book/test_static.py"),

@@ -35,6 +35,7 @@ def compact(text: str) -> str:
         lambda found: re.sub(r'(-?\d+\.\d+)|\s*([A-Za-z"])\s*', _shorter, found[0]),
         text.replace("xlink:href", "href"),
     )
+    text = re.sub(r'(<use href="[^"]*") transform="translate\(([^ )]+) ([^ )]+)\)"', _placed, text)
     text = _without_bare_groups(text)
 
     mark = "f" + hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:4]
@@ -50,6 +51,10 @@ def compact(text: str) -> str:
 
 def _shorter(found: re.Match[str]) -> str:
     return f"{round(float(found[1]), 2):.7g}" if found[1] else found[2]
+
+
+def _placed(use: re.Match[str]) -> str:
+    return f'{use[1]} x="{use[2]}"' + (f' y="{use[3]}"' if use[3] != "0" else "")
 
 
 def _without_bare_groups(text: str) -> str:

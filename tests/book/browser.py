@@ -17,6 +17,8 @@ VIEWS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
 
+LETTERS = 12  # pixels of those in diagrams; on a phone of 360, which is narrower, they have 11
+
 # Everything the rules need from one view of a page, measured in one call.
 MEASURE = r"""async () => {
   if (window.MathJax?.startup) await MathJax.startup.promise;
@@ -33,8 +35,11 @@ MEASURE = r"""async () => {
     if (source && !math.querySelector("mjx-container")) raw.push(source);
   }
   const colour = (element) => getComputedStyle(element).backgroundColor;
+  const letters = [...article.querySelectorAll(".lop-diagram :is(text, tspan)")].map((e) =>
+    parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a);
   return {
     raw,
+    letters: Math.min(99, ...letters),
     mathErrors: [...document.querySelectorAll("mjx-merror")].map((e) => e.textContent),
     sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     theme: document.documentElement.dataset.theme ?? null,
@@ -185,6 +190,8 @@ def faults(view, seen):
         *(f"faint: {each}" for each in seen.faint),
         *(f"axe: {each}" for each in seen.violations),
     ]
+    if measured["letters"] < LETTERS:
+        found.append(f"letters of {measured['letters']:.1f} pixels in a diagram")
     if view == "phone" and measured["sideways"] > 0:
         found.append(f"scrolls sideways by {measured['sideways']} pixels")
     # inverting white by 0.9294 gives 18 of 255, which is this background

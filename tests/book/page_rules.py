@@ -95,6 +95,25 @@ def images_without_alt(page: Path) -> list[str]:
     ]
 
 
+def drawings(page: Path) -> list[str]:
+    """List the diagrams that are not said, numbered, referred to, or in the theme's colours."""
+    article = soup(page).find("article") or soup(page)
+    found = []
+    for svg in article.select("svg.lop-diagram"):
+        figure = svg.find_parent("figure")
+        said = [svg.find(id=name) for name in svg.get("aria-labelledby", "").split()]
+        said = [each.name for each in said if each and each.get_text(strip=True)]
+        wrong = {
+            "no title and desc": svg.get("role") != "img" or said != ["title", "desc"],
+            "no text": not svg.find("text"),
+            "no number": not figure.select(".caption-number"),
+            "no reference": not article.select(f'a.reference[href="#{figure.get("id")}"]'),
+            "a colour of its own": re.search(r"\s(fill|stroke|style|color)=", str(svg)),
+        }
+        found += [f"{figure.get('id')}: {fault}" for fault, there in wrong.items() if there]
+    return found
+
+
 def launchers(page: Path) -> list[str]:
     """List every trace of a service that would run the page inside itself."""
     links = [element["href"] for element in soup(page).find_all("a", href=True)]

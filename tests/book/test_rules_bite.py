@@ -4,7 +4,7 @@ import access
 import numpy as np
 import page_rules as rules
 import pytest
-from browser import opened, serve, visit
+from browser import faults, opened, serve, visit
 
 FRAME = "<!doctype html><html><head></head><body><article>{}</article></body></html>"
 
@@ -59,6 +59,31 @@ def test_what_is_wrong_in_a_file_is_found(write, tmp_path, rule, body):
     assert rule(write(body))
 
 
+DRAWN = (
+    "<figure id='f'><svg class='lop-diagram' role='img' aria-labelledby='t d' viewBox='0 0 900 9'>"
+    "<title id='t'>A</title><desc id='d'>B</desc><text class='x' font-size='2'>y</text></svg>"
+    "<span class='caption-number'>Fig. 1</span></figure><a class='reference' href='#f'>Fig. 1</a>"
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fault"),
+    [
+        ("role='img'", "", "title"),
+        ("'t d'", "'t'", "title"),
+        (">A<", "><", "title"),
+        ("text", "path", "text"),
+        ("caption-number", "", "number"),
+        ("'#f'", "'#g'", "reference"),
+        ("class='x'", "fill='#0072b2'", "colour"),
+    ],
+)
+def test_what_is_wrong_with_a_diagram_is_found(write, right, wrong, fault):
+    assert rules.drawings(write(DRAWN, name="good.html")) == []
+    (found,) = rules.drawings(write(DRAWN.replace(right, wrong)))
+    assert fault in found
+
+
 @pytest.fixture
 def shown(write, tmp_path, chromium):
     def shown(body, view="light"):
@@ -82,6 +107,7 @@ WIDE = "<table><tr>" + "<td>thirty_characters_without_a_gap" * 5
         ("<script>nowhere.to.be.found()</script>", "light", lambda seen: seen.errors),
         ("<img src='missing.svg'>", "light", lambda seen: seen.missing),
         ("<img src='http://192.0.2.1/x.svg'>", "light", lambda seen: seen.outside),
+        (DRAWN, "light", lambda seen: "letters" in str(faults("light", seen))),
         (WIDE, "phone", lambda seen: seen.measured["sideways"] > 0),
         (
             "<div class='cell_output'><img src='x.svg'></div>",

@@ -12,8 +12,24 @@ def test_a_page_is_whole_and_light(html, page):
     path = html / page
     assert rules.dead_links(path, html) == []
     assert page not in PAGES or rules.images_without_alt(path) == []
+    assert rules.drawings(path) == []
     assert rules.launchers(path) == []
     assert rules.weight(path, html) <= rules.WEIGHT
+
+
+def test_every_diagram_is_on_a_page_in_the_colours_of_the_live_figures(html):
+    drawn = {
+        svg.title["id"].removeprefix("diagram-").removesuffix("-title")
+        for page in PAGES
+        for svg in rules.soup(html / page).select("svg.lop-diagram")
+    }
+    there = {path.stem for path in (rules.ROOT / "book/_diagrams").glob("*.svg")}
+    assert drawn <= there and there - drawn <= {"echo"}  # two kilobytes too many for its page
+    style = (rules.ROOT / "book/_static/lop.css").read_text(encoding="utf-8")
+    live = (rules.ROOT / "book/_figures/kit.js").read_text(encoding="utf-8")
+    for name in ("rises", "falls", "rest"):
+        colours = re.findall(rf"--lop-{name}: (#\w+)", style)
+        assert len(colours) == 2 and colours == re.findall(rf"--lop-live-{name}: (#\w+)", live)
 
 
 def test_nothing_is_loaded_from_another_machine(html):

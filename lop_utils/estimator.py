@@ -167,11 +167,16 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
         if not hasattr(self, "users_"):
             return told
         (users, items), k = self.seen_.shape, self.fitted_.user_factors.shape[1]
-        error = f"{self.held_out_rmse_:.4g} on {self.n_held_out_} ratings held out"
+        error = "nothing was held out"
+        if self.n_held_out_:
+            rival = "effects" if self.effects else "zeros"
+            error = (
+                f"RMSE {self.held_out_rmse_:.4g} on {self.n_held_out_} ratings held out, "
+                f"of {rival} alone {self.effects_rmse_:.4g}"
+            )
         return (
             f"{told}\n{users} users x {items} items, {len(self.seen_)} ratings; width {k}, "
-            f"{self.n_iter_} steps, stopped by {self.stopped_}\nRMSE {error}, of effects alone "
-            f"{self.effects_rmse_:.4g}"
+            f"{self.n_iter_} steps, stopped by {self.stopped_}\n{error}"
         )
 
     def fit(self, X: Any, y: Any = None, **refused: Any) -> "DeepMatrixCompletion":

@@ -170,6 +170,7 @@ def test_a_matrix_of_low_rank_comes_back():
     known = ~np.isnan(X)
     assert np.array_equal(found.fill()[known], X[known])
     assert found.predict([(99, 0)]) == 0  # nothing was subtracted
+    assert f", of zeros alone {found.effects_rmse_:.4g}" in repr(found)
     # Further rows, of which less is known than a fit would need.
     more = g.standard_normal((5, 2)) @ np.linalg.svd(Phi)[2][:2]
     given = more.copy()
@@ -186,6 +187,7 @@ def test_random_state_and_no_effects_and_equal_ratings():
     assert np.array_equal(equal.fill(), np.full(DENSE.shape, 4.0)) and equal.held_out_rmse_ == 0
     unjudged = DeepMatrixCompletion(**GOOD, held_out=0).fit(FRAME)
     assert np.isnan(unjudged.held_out_rmse_) and unjudged.n_held_out_ == 0
+    assert repr(unjudged).endswith("\nnothing was held out")
 
 
 @pytest.mark.parametrize(("every", "rank"), [(1, 9), (4, 2), (12, 1)])

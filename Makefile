@@ -18,6 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 READY := .venv/.ready
 LAB := .venv/.lab
 RIVALS := .venv/.bench
+COMPLETERS := .venv/.rivals
 WEEKLY := .venv/.weekly
 
 # One thread for each process: two notebooks, outputs or tests run at a time. torch takes one for
@@ -129,10 +130,11 @@ full: $(READY) ## train at d = 1000 and at ViT-base's size, and record it (two h
 TWO := -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2
 
 .PHONY: bench
-bench: $(RIVALS) ## time the package against its rivals (minutes)
+bench: $(RIVALS) $(COMPLETERS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/completion.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/machine.py
@@ -140,6 +142,7 @@ bench: $(RIVALS) ## time the package against its rivals (minutes)
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/adapters.py
+	$(ONE) $(BIN)/python benchmarks/rivals.py
 	$(ONE) GLOO_SOCKET_IFNAME=lo $(BIN)/python $(TWO) benchmarks/rows.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then set -x; \
 	  $(BIN)/python benchmarks/core.py --device cuda && $(BIN)/python benchmarks/bandwidth.py && \
@@ -208,6 +211,15 @@ $(LAB): $(READY)
 $(RIVALS): $(READY)
 	@echo "Installing JAX, to compare with"
 	@$(PIP) $(PINS) -e '.[bench]'
+	@touch $@
+
+# What benchmarks/rivals.py compares with, in a folder that nothing else reads; two of them are
+# compiled here, and one that cannot be is left out.
+$(COMPLETERS): $(READY)
+	@echo "Installing rivals in completion, to compare with"
+	@mkdir -p $@
+	@for each in cmfrec==3.5.1.post14 scikit-surprise==1.1.5 myfm==0.4.0 pymanopt==2.2.1 'setuptools<81'; do \
+	  $(PIP) --no-deps --target $@ --upgrade "$$each" || echo "$$each was not installed"; done
 	@touch $@
 
 $(WEEKLY): $(READY)

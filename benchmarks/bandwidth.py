@@ -14,9 +14,9 @@ from lop_utils.observed import ObservedEntries
 K = 10
 
 
-def problem(n: int, device: str):
-    """Draw about n entries of a square matrix, 1 % observed, in order of rows."""
-    d = max(20, round((100 * n) ** 0.5))
+def problem(n: int, share: float, dtype: torch.dtype, device: str):
+    """Draw about n entries of a square matrix, the share observed, in order of rows."""
+    d = max(20, round((n / share) ** 0.5))
     generator = torch.Generator(device).manual_seed(0)
     kind = dict(generator=generator, device=device)
     each = max(1, round(n / d))  # of every row
@@ -25,20 +25,20 @@ def problem(n: int, device: str):
     starts = torch.arange(each, device=device) * stretch
     cols = (starts + torch.randint(stretch, (d, each), **kind)).flatten()
     rows = torch.arange(d, device=device).repeat_interleave(each)
-    values = torch.randn(len(rows), dtype=torch.float32, **kind)
-    P = torch.randn(d, K, dtype=torch.float32, **kind)
-    Q = torch.randn(K, d, dtype=torch.float32, **kind)
+    values = torch.randn(len(rows), dtype=dtype, **kind)
+    P = torch.randn(d, K, dtype=dtype, **kind)
+    Q = torch.randn(K, d, dtype=dtype, **kind)
     return ObservedEntries(rows, cols, values, (d, d)), P, Q
 
 
 def bytes_moved(obs: ObservedEntries) -> int:
-    """Return the least a step moves: int32 indices and float32 numbers."""
-    n, (d_y, d_x) = len(obs.values), obs.shape
-    # sample: row, column, value in, residual out; R Q^T: column and residual in; turning it:
-    # place and residual in, residual out; P^T R: row and residual in
-    per_entry = (3 + 1) + 2 + (2 + 1) + 2
+    """Return the least a step moves: int32 indices and numbers of the values' precision."""
+    n, (d_y, d_x), number = len(obs.values), obs.shape, obs.values.element_size()
+    # sample: row and column, value in, residual out; R Q^T: column, residual in; turning it:
+    # place, residual in, residual out; P^T R: row, residual in
+    per_entry = 4 * (2 + 1 + 1 + 1) + number * (2 + 1 + 2 + 1)
     # P and Q in once for the sample and once for the product, R Q^T and P^T R out
-    return 4 * (per_entry * n + 3 * K * (d_y + d_x))
+    return per_entry * n + number * 3 * K * (d_y + d_x)
 
 
 def main() -> None:
@@ -46,13 +46,15 @@ def main() -> None:
     options = arguments(
         __doc__.splitlines()[0],
         entries=dict(type=float, help="observed entries, 1e8 on a GPU; a CPU is asked for them"),
+        share=dict(type=float, default=0.01, help="observed"),
+        dtype=dict(choices=["float32", "float64"], default="float32"),
     )
     if options.entries is None and not options.quick and not cuda:
         print("No GPU: not run. --entries 1e6, say, runs it on the CPU; it records nothing then.")
         return
     n = int(options.entries or (2e4 if options.quick else 1e8))
     device = "cuda" if cuda else "cpu"
-    obs, P, Q = problem(n, device)
+    obs, P, Q = problem(n, options.share, getattr(torch, options.dtype), device)
     loss = factored.fastest_loss(obs, K)
     source = torch.empty(2**20 if options.quick else 2**28 if cuda else 2**25, device=device)
     target = torch.empty_like(source)
@@ -81,7 +83,7 @@ def main() -> None:
             + [row["share"]]
         ],
     )
-    if cuda and not options.quick:
+    if cuda and not options.quick and (options.share, options.dtype) == (0.01, "float32"):
         record("bandwidth", {"k": K, "dtype": "float32", "rows": [row]}, device="cuda")
 
 

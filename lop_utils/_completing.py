@@ -1,7 +1,7 @@
 """The steps that `completion.complete` is made of."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lop_utils import _checks, descent, factored, init, rules
+from lop_utils import _finishing, descent, factored, rules
+from lop_utils._starting import held, peak_of, spectral_start
 from lop_utils.observed import ObservedEntries, _gathered
 
 __all__ = [
@@ -19,12 +20,10 @@ __all__ = [
     "bold_driver",
     "entries",
     "gone_on",
-    "require_determined",
-    "spectral_start",
-    "width_for",
 ]
 
 _Run = Any  # a completion.Completion, which is defined above this module
+_Callback = Callable[[dict[str, float]], object] | None
 COLUMNS = ("t", "seconds", "train", "held_out", "eta")
 
 
@@ -38,6 +37,11 @@ class Settings(NamedTuple):
     lam: float
     patience: int
     every: int
+    width: int
+    L: int
+    eps: float
+    finish: bool
+    tol: float
 
 
 class Best(NamedTuple):
@@ -53,50 +57,6 @@ class Best(NamedTuple):
         return f"Best({self.error:.4g} at step {self.t}, layers {shapes})"
 
 
-def width_for(shape: tuple[int, int], rank: int, width: int | None) -> int:
-    """Return the width, twice the rank where nothing else is asked for."""
-    most = min(shape) - 1
-    k = min(2 * rank, most) if width is None else _checks.count("width", width, at_least=1)
-    if not rank <= k <= most:
-        raise ValueError(f"width: wanted {rank} <= width < {min(shape)}, got {k}")
-    return k
-
-
-def require_determined(train: ObservedEntries, rank: int) -> None:
-    """Require as many entries as numbers determine a matrix of that rank."""
-    d_y, d_x = (len(places.unique()) for places in (train.rows, train.cols))
-    r = min(rank, d_y, d_x)
-    if (asked := r * (d_y + d_x - r)) > len(train):
-        raise ValueError(
-            f"rank: wanted rank (d_y + d_x - rank) <= {len(train)} entries to train on, got "
-            f"{asked} for rank {rank} and {d_y} rows, {d_x} columns that occur: the sample cannot "
-            "determine so much"
-        )
-
-
-def spectral_start(
-    train: ObservedEntries, k: int, L: int, eps: float
-) -> tuple[list[Tensor], float]:
-    """Return the layers at the start, and what the values are to be divided by."""
-    peak = train.values.abs().max().item()  # before anything is squared
-    if peak == 0:
-        raise ValueError("values: wanted some that are not zero, got zeros only")
-    (d_y, d_x), kind = train.shape, dict(dtype=train.values.dtype, device=train.values.device)
-    seed = torch.Generator().manual_seed(0)
-    Q = torch.randn(k, d_x, generator=seed, dtype=kind["dtype"]).to(kind["device"])
-    loss = factored.fastest_loss(train.with_values(train.values / peak), k)
-    Ws, s = init._sampled_spectral(loss, torch.zeros(d_y, k, **kind), Q, L, eps)
-    # Rounding leaves some 1e-20 in a column that nothing trains.
-    Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0
-    scale, most = s[0].item() * peak / train.p, torch.finfo(Q.dtype).max / 4
-    if scale > most:
-        raise ValueError(
-            f"values: wanted a completed matrix that {Q.dtype} can hold, of norm at most "
-            f"{most:.3g}, got about {scale:.3g}; divide the values"
-        )
-    return Ws, scale
-
-
 def entries(Ws: list[Tensor], rows: Tensor, cols: Tensor) -> Tensor:
     """Return entries of the product of the layers."""
     Q = Ws[0]
@@ -105,8 +65,88 @@ def entries(Ws: list[Tensor], rows: Tensor, cols: Tensor) -> Tensor:
     return _gathered(Ws[-1], Q, rows, cols, {})
 
 
-def gone_on(run: _Run, steps: int, progress: bool) -> _Run:
+def gone_on(run: _Run, steps: int, progress: bool, callback: _Callback = None) -> _Run:
     """Return the run after so many steps in all, or when it has stopped before."""
+    settings, fresh = run.settings, run.last is None and run.found is None
+    try:
+        if settings.finish and not settings.lam and fresh:
+            run = _looked(run)
+        if run.stopped == "exact":
+            return run
+        run = _trained(_with_start(run), steps, progress, callback)
+        return run if run.stopped == "interrupted" or not settings.finish else _concluded(run)
+    except KeyboardInterrupt:
+        return replace(_with_start(run), stopped="interrupted")
+
+
+def _scaled(run: _Run, unit: float) -> list[ObservedEntries | None]:
+    return [part and part.with_values(part.values / unit) for part in (run.train, run.test)]
+
+
+def _refitted(run: _Run, found: _finishing.Finish, unit: float) -> _finishing.Finish:
+    """Return the fit of all entries, those held out too: they have judged."""
+    if run.test is None:
+        return found
+    parts = [torch.cat(pair) for pair in zip(*map(_fields, _scaled(run, unit)), strict=True)]
+    lam = run.settings.lam * run.train.p
+    return _finishing.refitted(ObservedEntries(*parts, run.shape), found, lam, run.settings.L)
+
+
+def _fields(part: ObservedEntries) -> tuple[Tensor, Tensor, Tensor]:
+    return part.rows, part.cols, part.values
+
+
+def _looked(run: _Run) -> _Run:
+    """Return the run with what least squares finds before the first step; it ends if exact."""
+    began, peak, settings = time.perf_counter(), peak_of(run.train), run.settings
+    train, test = _scaled(run, peak)
+    found = _finishing.grown(_finishing.Sample(train), test, settings.width, L=settings.L)
+    if not (found and found.exact):
+        return replace(run, found=found and found.divided(1 / peak))
+    found = _refitted(run, found, peak)
+    top = _finishing.svd_of_product(found.P, found.Qt)[1][0].item()
+    scale, found = held(top * peak, train.values.dtype), found.divided(top)
+    best = Best(scale * found.error, 0, found.layers(settings.L))
+    row = 0, time.perf_counter() - began, scale * found.train, scale * found.held_out, settings.eta
+    settings = settings._replace(scale=scale)
+    return replace(run, history=_history([row]), stopped="exact", best=best, settings=settings)
+
+
+def _with_start(run: _Run) -> _Run:
+    if run.best.Ws:
+        return run
+    settings = run.settings
+    Ws, scale = spectral_start(run.train, settings.width, settings.L, settings.eps)
+    return replace(run, best=run.best._replace(Ws=Ws), settings=settings._replace(scale=scale))
+
+
+def _concluded(run: _Run) -> _Run:
+    """Return the run with the best fit by least squares, if it predicts better than the layers."""
+    settings, scale = run.settings, run.settings.scale
+    train, test = _scaled(run, scale)
+    found = [run.found.divided(scale)] if run.found else []
+    if run.best.t:
+        start, lam = _finishing.shrunk(run.best.Ws), settings.lam * train.p
+        sample, most = _finishing.Sample(train), settings.width
+        found.append(_finishing.grown(sample, test, most, start, lam, settings.L))
+    found = [each for each in found if each and (test is not None or each.exact)]
+    finish = min(found, key=lambda each: each.error, default=None)
+    # A tie goes to the fit of all entries, a tenth more of them.
+    if finish is None or not scale * finish.error < 1.005 * run.best.error:
+        return replace(run, finish=None)
+    layers = _refitted(run, finish, scale).layers(settings.L)
+    return replace(run, finish=Best(scale * finish.error, run.steps, layers))
+
+
+def _history(rows: list[tuple]) -> dict[str, Tensor]:
+    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+    return {
+        name: torch.tensor(column, dtype=torch.int64 if name == "t" else torch.float64)
+        for name, column in zip(COLUMNS, columns, strict=True)
+    }
+
+
+def _trained(run: _Run, steps: int, progress: bool, callback: _Callback) -> _Run:
     columns = [run.history[name].tolist() for name in COLUMNS]
     rows = [row for row in zip(*columns, strict=True) if row[0] % run.settings.every == 0]
     best, last, stopped = run.best, run.last, "steps"
@@ -121,7 +161,12 @@ def gone_on(run: _Run, steps: int, progress: bool) -> _Run:
                 best = now if now.error < 0.999 * best.error else best
                 rows.append((last.t, time.perf_counter() - began, train, held_out, eta))
                 bar.set_postfix(held_out=held_out, refresh=False)
+                if callback is not None:
+                    callback(dict(zip(COLUMNS, rows[-1], strict=True)))
             bar.update(last.t - bar.n)
+            if best.error <= run.settings.tol:
+                stopped = "tol"
+                break
             if last.t - best.t > run.settings.patience and not _leaving(rows, best, run.settings):
                 stopped = "patience"
                 break
@@ -129,12 +174,7 @@ def gone_on(run: _Run, steps: int, progress: bool) -> _Run:
         stopped = "interrupted"
     finally:
         bar.close()
-    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-    history = {
-        name: torch.tensor(column, dtype=torch.int64 if name == "t" else torch.float64)
-        for name, column in zip(COLUMNS, columns, strict=True)
-    }
-    return replace(run, history=history, stopped=stopped, best=best, last=last)
+    return replace(run, history=_history(rows), stopped=stopped, best=best, last=last)
 
 
 def _iterates(run: _Run, steps: int) -> Iterator[descent.Iterate]:

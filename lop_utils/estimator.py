@@ -167,11 +167,16 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
         if not hasattr(self, "users_"):
             return told
         (users, items), k = self.seen_.shape, self.fitted_.user_factors.shape[1]
-        error = f"{self.held_out_rmse_:.4g} on {self.n_held_out_} ratings held out"
+        error = "nothing was held out"
+        if self.n_held_out_:
+            rival = "effects" if self.effects else "zeros"
+            error = (
+                f"RMSE {self.held_out_rmse_:.4g} on {self.n_held_out_} ratings held out, "
+                f"of {rival} alone {self.effects_rmse_:.4g}"
+            )
         return (
             f"{told}\n{users} users x {items} items, {len(self.seen_)} ratings; width {k}, "
-            f"{self.n_iter_} steps, stopped by {self.stopped_}\nRMSE {error}, of effects alone "
-            f"{self.effects_rmse_:.4g}"
+            f"{self.n_iter_} steps, stopped by {self.stopped_}\n{error}"
         )
 
     def fit(self, X: Any, y: Any = None, **refused: Any) -> "DeepMatrixCompletion":
@@ -203,7 +208,7 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
         self.fitted_, first = _estimated.fit(train, self._shrinkage(), device, **options)
         self.stopped_, self.noise_, self.n_iter_ = "no rest", 0.0, 0
         if first:
-            self.stopped_, self.noise_, self.n_iter_ = first.stopped, first.best.error, first.steps
+            self.stopped_, self.noise_, self.n_iter_ = first.stopped, first.error, first.steps
         self.held_out_rmse_, self.effects_rmse_, self.n_held_out_ = float("nan"), float("nan"), 0
         if test is not None:
             self.n_held_out_, places = len(test), (test.rows.numpy(), test.cols.numpy())
@@ -214,9 +219,9 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
                 gap = self._clipped(expected(*places)) - test.values.numpy()
                 setattr(self, f"{name}_rmse_", float(np.sqrt(np.mean(gap**2))))
         if _checks.flag("refit", self.refit) and self.stopped_ != "interrupted":
-            if first:
+            if first and not first.finish and first.stopped != "exact":
                 self.n_iter_ = options["steps"] = first.best.t
-                options["held_out"] = 0.0
+                options |= {"held_out": 0.0, "finish": False}
             self.fitted_, _ = _estimated.fit(seen, self._shrinkage(), device, **options)
 
     def _shrinkage(self) -> float | None:

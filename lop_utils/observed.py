@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lop_utils import _checks
+from lop_utils import _checks, _effects
 
 __all__ = ["Effects", "ObservedEntries", "fit_effects", "split"]
 
@@ -205,6 +205,11 @@ class Effects:
     """Shape (users,); 0 for a user without ratings."""
     items: Tensor
     """Shape (items,); 0 for an item without ratings."""
+    shrinkage: tuple[float, float]
+    """Of the users' effects and of the items'."""
+    held_out: float | None
+    """Root mean square error by which `fit_effects` chose the shrinkage, if it did: of ratings that
+    no effect had seen."""
 
     def __repr__(self) -> str:
         """Return the sizes."""
@@ -217,7 +222,12 @@ class Effects:
         return self.mean + self.users[rows] + self.items[cols]
 
 
-def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
+def fit_effects(
+    seen: ObservedEntries,
+    *,
+    shrinkage: float | tuple[float, float] | None = 5.0,
+    generator: torch.Generator | int | None = 0,
+) -> Effects:
     r"""Return the mean rating with an effect of each user and item, by ridge regression.
 
     With :math:`\mu` the mean of the ratings, the effects minimise
@@ -225,17 +235,24 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     .. math::
 
         \sum_{(u, i)\ \text{seen}} (r_{ui} - \mu - b_u - c_i)^2
-        + \text{shrinkage}\,\Big(\sum_u b_u^2 + \sum_i c_i^2\Big).
+        + \sigma_b\sum_u b_u^2 + \sigma_c\sum_i c_i^2.
+
+    The larger side is eliminated, and the other found by conjugate gradients: a few products with
+    the pattern of the ratings.
 
     Parameters
     ----------
     seen : ObservedEntries
         The ratings.
-    shrinkage : float
-        How many ratings an effect needs before it counts half. Best is the variance of what
-        effects leave unexplained over that of the effects, about 5 for those that
-        `ratings.simulate_ratings` draws. At 0 effects are fixed only up to constants, and those of
-        least norm are returned.
+    shrinkage : float or tuple of two, optional
+        How many ratings an effect needs before it counts half, one number or
+        :math:`(\sigma_b, \sigma_c)`. Best is the variance of what effects leave unexplained over
+        that of the effects, about 5 for those that `ratings.simulate_ratings` draws. At 0 effects
+        are fixed only up to constants, and those of least norm are returned. With None both are
+        chosen, in steps of a factor of two, by the error on a tenth of the ratings that was held
+        out before; the effects are then fitted to all.
+    generator : torch.Generator or int
+        Draws that tenth.
 
     Returns
     -------
@@ -245,7 +262,8 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     Raises
     ------
     TypeError, ValueError
-        If ``shrinkage`` is negative, or an effect exceeds what the dtype can hold.
+        If ``shrinkage`` is negative, there are too few ratings to choose it, or an effect exceeds
+        what the dtype can hold.
 
     Examples
     --------
@@ -257,19 +275,46 @@ def fit_effects(seen: ObservedEntries, *, shrinkage: float = 5.0) -> Effects:
     3.0
     """
     _checks.instance("seen", seen, ObservedEntries)
-    shrinkage = _checks.nonnegative("shrinkage", shrinkage)
-    from scipy import sparse  # only when asked for
+    error = None
+    if shrinkage is None:
+        shrinkage, error = _chosen_shrinkage(seen, generator)
+    elif isinstance(shrinkage, tuple | list):
+        if len(shrinkage) != 2:
+            raise ValueError(f"shrinkage: wanted one number or two, got {len(shrinkage)}")
+        shrinkage = tuple(_checks.nonnegative("shrinkage", each) for each in shrinkage)
+    else:
+        shrinkage = (_checks.nonnegative("shrinkage", shrinkage),) * 2
+    fit, mean, peak = _two_way(seen)
+    found = torch.from_numpy(peak * np.concatenate([*fit.solve(shrinkage), [mean]]))
+    found = found.to(seen.values)
+    _checks.held("values", 3 * found, "effects")  # what `predict` adds up is finite then, too
+    users = seen.shape[0]
+    return Effects(found[-1], found[:users], found[users:-1], shrinkage, error)
 
-    n, (users, items) = len(seen), seen.shape
-    rows, cols, values = (A.cpu().numpy() for A in (seen.rows, seen.cols, seen.values.double()))
+
+def _two_way(seen: ObservedEntries) -> tuple[_effects.TwoWay, float, float]:
+    """Return what fits effects to values less mean, over their peak, both of which follow."""
+    rows, cols, values = (A.numpy(force=True) for A in (seen.rows, seen.cols, seen.values.double()))
     peak = np.abs(values).max() or 1.0
     values = values / peak  # before anything is squared
     mean = values.mean()
-    # One line a rating, with a 1 for its user and a 1 for its item. LSQR starts at 0 and adds
-    # combinations of these lines, so an effect that is in none of them stays 0.
-    places = (np.arange(n).repeat(2), np.stack([rows, users + cols], axis=1).ravel())
-    A = sparse.csr_array((np.ones(2 * n), places), shape=(n, users + items))
-    found = sparse.linalg.lsqr(A, values - mean, damp=shrinkage**0.5, atol=1e-10, btol=1e-10)[0]
-    found = torch.from_numpy(peak * np.append(found, mean)).to(seen.values)
-    _checks.held("values", 3 * found, "effects")  # what `predict` adds up is finite then, too
-    return Effects(found[-1], found[:users], found[users:-1])
+    return _effects.TwoWay(rows, cols, values - mean, seen.shape), mean, peak
+
+
+def _chosen_shrinkage(
+    seen: ObservedEntries, generator: torch.Generator | int | None
+) -> tuple[tuple[float, float], float]:
+    if len(seen) < 10:
+        raise ValueError(
+            f"shrinkage: wanted a number, since of {len(seen)} ratings (fewer than "
+            "10) none can be held out to choose it, got None"
+        )
+    train, test = split(seen, 0.1, generator=generator)
+    fit, mean, peak = _two_way(train)
+    rows, cols = test.rows.numpy(force=True), test.cols.numpy(force=True)
+    wanted = test.values.double().numpy(force=True) / peak - mean
+
+    def error(found: tuple[np.ndarray, np.ndarray]) -> float:
+        return peak * np.square(found[0][rows] + found[1][cols] - wanted).mean() ** 0.5
+
+    return _effects.best_shrinkage(fit, error, 5.0)

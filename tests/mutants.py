@@ -36,7 +36,7 @@ FAULTS = [
     ("lop_utils/observed.py", "damp=shrinkage**0.5", "damp=shrinkage", "tests/lop_book/test_ratings.py"),
     ("lop_utils/factored.py", "torch.index_select(R, 0, turn, out=turned)", "turned.copy_(R)", "tests/test_factored.py"),
     ("lop_utils/_completing.py", "now.error < 0.999 * best.error", "True", "tests/test_completion.py"),
-    ("lop_utils/_completing.py", "Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0", "pass", "tests/test_completion.py"),
+    ("lop_utils/_starting.py", "Ws[0][:, torch.bincount(train.cols, minlength=d_x) == 0] = 0", "pass", "tests/test_completion.py"),
     ("lop_utils/features.py", "centred.square().sum(-2) @ shares", "centred.square().sum(-2).mean(-1)", "tests/test_features.py"),
     ("lop_utils/readouts.py", ".sum((-2, -1)) / K", ".sum((-2, -1)) / (K - 1)", "tests/test_readouts.py"),
     ("lop_utils/data.py", "U[:, :k].T / s[:k, None]", "U[:, :k].T * s[:k, None]", "tests/test_data.py"),

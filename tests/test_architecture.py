@@ -11,12 +11,13 @@ from pathlib import Path
 
 PACKAGE = Path(import_module("lop_utils").__file__).parent
 LAYERS = [  # a module imports only from rows above its own
-    "_files _scalars _threads",
+    "_effects _files _scalars _threads",
     "_checks",
     "init networks observed spectra",
     "features law losses rules",
     "_adapting _wide compression data descent factored images readouts",
-    "_completing _gradients adapters mean_field",
+    "_finishing _gradients _starting adapters mean_field",
+    "_completing",
     "adaptive completion",
     "_estimating _estimated _peft_tuner",
     "estimator peft_bridge",

@@ -59,6 +59,14 @@ def common(monkeypatch):
     sys.modules.pop("common")
 
 
+@pytest.fixture
+def rivals(common):
+    import rivals
+
+    yield rivals
+    sys.modules.pop("rivals")
+
+
 @pytest.mark.weekly
 @pytest.mark.parametrize(
     ("name", "column"),
@@ -68,12 +76,14 @@ def common(monkeypatch):
         ("model.py", "predicted"),
         ("machine.py", "fetch ns"),
         ("recovery.py", "iterations"),
+        ("completion.py", "of its seconds"),
         ("bandwidth.py", "copy GB/s"),
         ("rows.py", "numbers a step"),
         ("grading.py", "submissions in"),
         ("kills.py", "steps lost"),
         ("threads.py", "one thread s"),
         ("adapters.py", "peak MiB"),
+        ("rivals.py", "RMSE searched"),
         pytest.param("frames.py", "above 4 ms", marks=needs_chromium),
     ],
 )
@@ -132,6 +142,30 @@ def test_agree_raises_where_numbers_differ(common):
     common.agree("same", [one], [one + 1e-13])
     with pytest.raises(AssertionError, match="other: off by"):
         common.agree("other", [one], [one + 1e-8])
+
+
+def test_simulated_kinds_are_as_said(rivals):
+    for name, kind in (rivals.QUICK | rivals.KINDS).items():
+        seen = rivals.simulated(kind, seed=0)
+        assert (len(seen), seen.shape) == (kind.count, (kind.users, kind.items))
+        whole = bool((seen.values == seen.values.round()).all())
+        assert whole == kind.rounded == (name != "nearly exact")
+
+
+def test_a_search_sees_nothing_of_what_judges_it(rivals):
+    kind = rivals.Kind(30, 20, 200, 0, 1.0)
+    train, test = rivals.observed.split(rivals.simulated(kind, 0), 0.1, generator=0)
+    test = test.with_values(0 * test.values + 1)  # unlike what is trained on
+    given = []
+
+    def fit(seen, constant=2.0):
+        given.append(len(seen))
+        return lambda rows, cols: constant + 0.0 * rows
+
+    # Who peeked would choose 1, and be right.
+    assert rivals.searched(fit, [{"constant": 1.0}, {"constant": 4.0}], train, test) == 3.0
+    assert given == [162, 162, 180]
+    assert rivals.at_defaults(fit, [], train, test) == 1.0 and given[-1] == 180
 
 
 def test_record_is_read_by_the_package(common, monkeypatch, tmp_path):

@@ -29,7 +29,8 @@ PHI, SEEN = sample()
 
 
 def complete(seen=SEEN, rank=RANK, **options):
-    return completion.complete(seen, rank, **{"progress": False, **options})
+    """Complete by gradient descent alone, unless told otherwise."""
+    return completion.complete(seen, rank, **{"progress": False, "finish": False, **options})
 
 
 def resume(result, steps, **options):
@@ -333,6 +334,20 @@ def test_noise_is_not_learned_for_long():
     assert resume(result, result.steps + 50, patience=1000).steps == result.steps + 50
 
 
+def test_it_stops_at_a_tolerance_and_says_each_measurement():
+    told = []
+    result = complete(tol=0.1, callback=told.append)
+    assert result.stopped == "tol" and result.error <= 0.1 < result.history["held_out"][-2]
+    assert {name: [each[name] for each in told] for name in told[0]} == {
+        name: column.tolist() for name, column in result.history.items()
+    }
+    assert len(told) == len(result.history["t"]) > 3
+    resume(result, result.steps + 10, callback=told.append)
+    for call in (complete, lambda **o: resume(result, 10**4, **o)):
+        with pytest.raises(TypeError, match=r"^callback: wanted a function of one measurement, go"):
+            call(callback=3)
+
+
 STILL = [1.0] * 9
 FALLING = [1.0, 1.0, 1.0, 1.0, 0.9, 0.9, 0.9, 0.9, 0.7]  # 0.1 in one quarter, 0.2 in the next
 
@@ -354,7 +369,7 @@ FALLING = [1.0, 1.0, 1.0, 1.0, 0.9, 0.9, 0.9, 0.9, 0.7]  # 0.1 in one quarter, 0
     ],
 )
 def test_patience_waits_while_the_loss_falls_faster_and_faster(train, held_out, expected):
-    settings = _completing.Settings(1.0, 5.0, 0.1, True, 0.0, patience=16 * 3 + 2, every=3)
+    settings = complete(steps=0, patience=16 * 3 + 2, every=3).settings
     rows = [(3 * i, 0.0, value, held_out, 0.1) for i, value in enumerate(train)]
     best = _completing.Best(1.0, 0, [])
     assert _completing._leaving(rows, best, settings) == expected
@@ -416,6 +431,7 @@ def test_far_above_the_limit_the_loss_overflows_and_the_step_is_named():
         ({"held_out": 1.0}, "held_out: wanted 0 <= held_out < 1, got 1.0"),
         ({"patience": 0}, "patience: wanted patience >= 1, got 0"),
         ({"every": 0}, "every: wanted every >= 1, got 0"),
+        ({"tol": -1.0}, "tol: wanted tol >= 0, got -1.0"),
         ({"steps": -1}, "steps: wanted steps >= 0, got -1"),
     ],
 )
@@ -439,6 +455,8 @@ def test_what_no_sample_could_determine_is_refused():
     # Rows and columns of which nothing is known do not count.
     wide = ObservedEntries(10 * seen.rows, 7 * seen.cols, seen.values, (300, 140))
     complete(wide, rank=3, steps=0)
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}, the decay decides"):
+        complete(seen, rank=4, lam=0.01, steps=0)
     few = torch.ones(3, 3).nonzero().T
     nine = ObservedEntries(*few, torch.arange(9.0), (50, 50))
     assert complete(nine, rank=5, held_out=0, steps=0).shape == (50, 50)

@@ -151,8 +151,8 @@ def test_what_is_held_out_was_out_before_effects_were_fitted(model):
     gap = expected(test.rows, test.cols) - test.values.numpy()
     assert model.held_out_rmse_ == pytest.approx(np.sqrt(np.mean(gap**2)), rel=1e-12)
     assert model.n_held_out_ == len(test) and model.stopped_ == first.stopped
-    assert model.noise_ == first.best.error
-    _, expected = fitted(seen, steps=first.best.t, held_out=0.0)
+    assert model.noise_ == first.error
+    _, expected = fitted(seen, steps=first.best.t, held_out=0.0, finish=False)
     assert np.abs(model.predict(PAIRS) - expected(ROWS, COLS)).max() < 1e-12
     assert model.n_iter_ == first.best.t > 0
     assert model.held_out_rmse_ < 0.7 < 1.0 < model.effects_rmse_
@@ -170,6 +170,7 @@ def test_a_matrix_of_low_rank_comes_back():
     known = ~np.isnan(X)
     assert np.array_equal(found.fill()[known], X[known])
     assert found.predict([(99, 0)]) == 0  # nothing was subtracted
+    assert f", of zeros alone {found.effects_rmse_:.4g}" in repr(found)
     # Further rows, of which less is known than a fit would need.
     more = g.standard_normal((5, 2)) @ np.linalg.svd(Phi)[2][:2]
     given = more.copy()
@@ -186,6 +187,7 @@ def test_random_state_and_no_effects_and_equal_ratings():
     assert np.array_equal(equal.fill(), np.full(DENSE.shape, 4.0)) and equal.held_out_rmse_ == 0
     unjudged = DeepMatrixCompletion(**GOOD, held_out=0).fit(FRAME)
     assert np.isnan(unjudged.held_out_rmse_) and unjudged.n_held_out_ == 0
+    assert repr(unjudged).endswith("\nnothing was held out")
 
 
 @pytest.mark.parametrize(("every", "rank"), [(1, 9), (4, 2), (12, 1)])

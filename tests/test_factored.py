@@ -254,20 +254,24 @@ def test_a_matrix_that_no_machine_could_hold(make, generator):
 
 
 @pytest.mark.parametrize(
-    ("n", "k", "expected"),
+    ("n", "k", "dtype", "expected"),
     [
-        (101, 100, "dense"),
-        (100, 2, "tiled"),  # a quarter is not above a quarter
-        (41, 100, "tiled"),
-        (40, 8, "sampled"),
-        (40, 7, "gathered"),
+        (121, 100, torch.float64, "dense"),
+        (120, 2, torch.float64, "tiled"),  # three tenths are not above three tenths
+        (41, 100, torch.float64, "tiled"),
+        (40, 8, torch.float64, "sampled"),
+        (40, 7, torch.float64, "gathered"),
+        (121, 100, torch.float32, "dense"),
+        (25, 100, torch.float32, "tiled"),
+        (24, 14, torch.float32, "sampled"),
+        (24, 13, torch.float32, "gathered"),
     ],
 )
-def test_the_form_goes_by_share_and_width(n, k, expected, monkeypatch):
+def test_the_form_goes_by_share_width_and_precision(n, k, dtype, expected, monkeypatch):
     for name in ("dense", "tiled", "sampled", "gathered"):
         monkeypatch.setattr(factored, f"{name}_loss", lambda seen, name=name: name)
     places = torch.arange(n)
-    seen = ObservedEntries(places // 20, places % 20, torch.ones(n), (20, 20))
+    seen = ObservedEntries(places // 20, places % 20, torch.ones(n, dtype=dtype), (20, 20))
     assert factored.fastest_loss(seen, k) == expected
     with pytest.raises(ValueError, match=r"^k: wanted k >= 1, got 0"):
         factored.fastest_loss(seen, 0)

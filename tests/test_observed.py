@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from lop_utils import observed
+from lop_utils import completion, observed
 from lop_utils.observed import ObservedEntries, split
 
 F64 = {"dtype": torch.float64}
@@ -135,6 +137,91 @@ def test_numbers_near_the_largest_are_right_or_refused():
     assert (found.users / (largest / 8)).allclose(expected.users)
     with pytest.raises(ValueError, match=r"^values: wanted effects that torch.float64 can hold"):
         observed.fit_effects(ObservedEntries(*places, largest * values, (2, 2)))
+
+
+# Effects; against dense least squares on simulated ratings in lop_book/test_ratings.py
+
+
+@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    share=st.floats(0.02, 1),
+    shrinkage=st.tuples(*[st.sampled_from([0.0, 1e-6, 0.3, 5.0, 1e4])] * 2),
+    seed=st.integers(0, 2**31),
+)
+def test_effects_are_those_of_least_norm_on_any_pattern(sides, share, shrinkage, seed):
+    draw = torch.Generator().manual_seed(seed)
+    places = (torch.rand(sides, generator=draw) <= share).nonzero()
+    assume(n := len(places))
+    values = torch.randn(n, generator=draw, **F64) + 3
+    found = observed.fit_effects(ObservedEntries(*places.T, values, sides), shrinkage=shrinkage)
+    A = torch.zeros(n + sum(sides), sum(sides), **F64)
+    A[range(n), places[:, 0]] = A[range(n), sides[0] + places[:, 1]] = 1
+    A[n:] = torch.tensor(shrinkage, **F64).sqrt().repeat_interleave(torch.tensor(sides)).diag()
+    wanted = torch.cat([values - values.mean(), torch.zeros(sum(sides), **F64)])
+    expected = torch.linalg.pinv(A, rtol=1e-9) @ wanted
+    assert torch.cat([found.users, found.items]).sub(expected).abs().max() < 1e-8
+    assert found.mean.item() == pytest.approx(values.mean().item())
+
+
+def test_effects_along_a_chain_reach_its_end(generator):
+    n = 2000  # each component a path of 2n entries: what conjugate gradients find hardest
+    rows, cols = torch.arange(2 * n) // 2, (torch.arange(2 * n) + 1) // 2
+    rows, cols = torch.cat([rows, rows + n]), torch.cat([cols, cols + n + 1])
+    b, c = (torch.randn(size, generator=generator, **F64) for size in (2 * n, 2 * n + 2))
+    values = b[rows] + c[cols]
+    seen = ObservedEntries(rows, cols, values - values.mean(), (2 * n, 2 * n + 2))
+    found = observed.fit_effects(seen, shrinkage=0)
+    assert (found.predict(rows, cols) - seen.values).abs().max() < 1e-9
+    for users, items in (
+        (found.users[:n], found.items[: n + 1]),
+        (found.users[n:], found.items[n + 1 :]),
+    ):
+        assert users.sum().item() == pytest.approx(items.sum().item(), abs=1e-8)  # least norm
+
+
+def test_the_shrinkage_is_chosen_on_ratings_that_no_effect_saw(generator):
+    users = torch.randn(300, generator=generator, **F64)
+    places = (torch.rand(300, 200, generator=generator) < 0.05).nonzero().T
+    values = users[places[0]] + torch.randn(places.shape[1], generator=generator, **F64)
+    seen = ObservedEntries(*places, values, (300, 200))
+    found = observed.fit_effects(seen, shrinkage=None, generator=1)
+    assert found.shrinkage[0] <= 2.5 and found.shrinkage[1] >= 40  # 1 and infinity
+
+    train, test = split(seen, 0.1, generator=1)
+
+    def error(shrinkage):
+        effects = observed.fit_effects(train, shrinkage=shrinkage)
+        return (effects.predict(test.rows, test.cols) - test.values).square().mean().sqrt().item()
+
+    assert found.held_out == pytest.approx(error(found.shrinkage), rel=1e-5)
+    assert found.held_out <= min(error((s, t)) for s in (0.3, 1.2, 5, 20) for t in (5, 80)) + 1e-5
+    again = observed.fit_effects(seen, shrinkage=found.shrinkage)  # all ratings are used at last
+    assert torch.equal(again.users, found.users) and again.held_out is None
+
+
+def test_effects_can_be_kept_from_what_complete_holds_out(generator):
+    seen = ObservedEntries(*torch.ones(30, 20).nonzero().T, torch.arange(600.0), (30, 20))
+    train, test = split(seen, 0.1, generator=0)
+    found = completion.complete(seen, 1, steps=0, progress=False)  # by default the same draw
+    for ours, theirs in ((train, found.train), (test, found.test)):
+        assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.values, theirs.values)
+
+
+@pytest.mark.parametrize(
+    ("shrinkage", "error", "message"),
+    [
+        ((1.0, 2.0, 3.0), ValueError, "shrinkage: wanted one number or two, got 3"),
+        ((1.0, -2.0), ValueError, "shrinkage: wanted shrinkage >= 0, got -2.0"),
+        ("5", TypeError, "shrinkage: wanted a real number, got '5'"),
+        (None, ValueError, "shrinkage: wanted a number, since of 2 ratings (fewer than 10)"),
+    ],
+)
+def test_another_shrinkage_is_refused(shrinkage, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        observed.fit_effects(
+            ObservedEntries([0, 1], [0, 1], [1.0, 2.0], (2, 2)), shrinkage=shrinkage
+        )
 
 
 # Entries of a product

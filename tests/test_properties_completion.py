@@ -114,6 +114,11 @@ def expected_ratings(seen, at_rows, at_cols):
     return observed.fit_effects(seen).predict(at_rows, at_cols)
 
 
+def fitted_effects(seen, shrinkage):
+    found = observed.fit_effects(seen, shrinkage=shrinkage)
+    return found.mean, found.users, found.items
+
+
 def whitened(X, rank):
     white = data.whiten(X, rank=rank)
     return white.transform.T @ white.X, white.X.T @ white.X, white.condition
@@ -155,7 +160,11 @@ ROWS = {
         but=SEED,
     ),
     "observed.fit_effects": Row(
-        lambda d: d(SAMPLE, shrinkage=2.0), with_sample(observed.fit_effects), ridge, {"values": 1}
+        lambda d: d(SAMPLE, shrinkage=2.0),
+        with_sample(fitted_effects),
+        ridge,
+        {"values": 1},
+        but="shrinkage: none",
     ),
     "observed.Effects": Row(
         lambda d: d(SAMPLE, **AT), with_sample(expected_ratings), None, {"values": 1}

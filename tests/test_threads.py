@@ -78,7 +78,9 @@ def test_complete_decides_by_its_entries(n, threads, monkeypatch):
         noted = noting(getattr(_completing, name), seen)
         monkeypatch.setattr(_completing, name, noted)
     places, values = torch.ones(n, 20).nonzero().T, torch.ones(20 * n).double()
-    first = completion.complete(ObservedEntries(*places, values, (n, 20)), 1, steps=20)
+    first = completion.complete(
+        ObservedEntries(*places, values, (n, 20)), 1, steps=20, finish=False
+    )
     completion.resume(first, steps=40)
     assert len(seen) > 5 and set(seen) == {threads} and torch.get_num_threads() == 3
 

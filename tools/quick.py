@@ -22,7 +22,7 @@ CONCERNS = [
     (r"tests/book/page_rules\.py", "tests/book/test_rules_bite.py tests/book/test_static.py"),
     (r"tests/book/find_rules\.py", "tests/book/test_finding_bites.py tests/book/test_finding.py"),
     (r"tests/book/(browser|access|figure_page)\.py", "tests/book/test_browser.py"),
-    (r"lop_utils/_completing\.py", "tests/test_completion.py"),
+    (r"lop_utils/_(completing|finishing|starting)\.py", "tests/test_completion.py"),
     (r"lop_utils/_estimat(ed|ing)\.py", "tests/test_estimator.py"),
     (r"lop_utils/_peft_tuner\.py", "tests/test_peft_bridge.py"),
     (r"lop_utils/_(adapting|gradients)\.py", "tests/test_adapters.py tests/test_adaptive.py"),

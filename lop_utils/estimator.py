@@ -208,7 +208,7 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
         self.fitted_, first = _estimated.fit(train, self._shrinkage(), device, **options)
         self.stopped_, self.noise_, self.n_iter_ = "no rest", 0.0, 0
         if first:
-            self.stopped_, self.noise_, self.n_iter_ = first.stopped, first.best.error, first.steps
+            self.stopped_, self.noise_, self.n_iter_ = first.stopped, first.error, first.steps
         self.held_out_rmse_, self.effects_rmse_, self.n_held_out_ = float("nan"), float("nan"), 0
         if test is not None:
             self.n_held_out_, places = len(test), (test.rows.numpy(), test.cols.numpy())
@@ -219,9 +219,9 @@ class DeepMatrixCompletion(RegressorMixin, BaseEstimator):
                 gap = self._clipped(expected(*places)) - test.values.numpy()
                 setattr(self, f"{name}_rmse_", float(np.sqrt(np.mean(gap**2))))
         if _checks.flag("refit", self.refit) and self.stopped_ != "interrupted":
-            if first:
+            if first and not first.finish and first.stopped != "exact":
                 self.n_iter_ = options["steps"] = first.best.t
-                options["held_out"] = 0.0
+                options |= {"held_out": 0.0, "finish": False}
             self.fitted_, _ = _estimated.fit(seen, self._shrinkage(), device, **options)
 
     def _shrinkage(self) -> float | None:

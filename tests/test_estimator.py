@@ -151,8 +151,8 @@ def test_what_is_held_out_was_out_before_effects_were_fitted(model):
     gap = expected(test.rows, test.cols) - test.values.numpy()
     assert model.held_out_rmse_ == pytest.approx(np.sqrt(np.mean(gap**2)), rel=1e-12)
     assert model.n_held_out_ == len(test) and model.stopped_ == first.stopped
-    assert model.noise_ == first.best.error
-    _, expected = fitted(seen, steps=first.best.t, held_out=0.0)
+    assert model.noise_ == first.error
+    _, expected = fitted(seen, steps=first.best.t, held_out=0.0, finish=False)
     assert np.abs(model.predict(PAIRS) - expected(ROWS, COLS)).max() < 1e-12
     assert model.n_iter_ == first.best.t > 0
     assert model.held_out_rmse_ < 0.7 < 1.0 < model.effects_rmse_

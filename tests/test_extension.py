@@ -9,6 +9,7 @@ import re
 import sys
 from xml.etree import ElementTree
 
+import lop_live
 import lop_status
 import nbformat
 import pytest
@@ -151,7 +152,9 @@ def test_a_live_figure_is_in_the_page_with_a_picture_in_its_stead(book):
     page = book.page("chapter/one")
     assert page.count('class="lop-live"') == 1 and re.search(r'img alt="A picture"[^>]*\.svg', page)
     assert 'data-lop-figure="law" data-lop-settings="{&quot;d&quot;: 500}"' in page
-    assert " ".join(widgets.module("law").split()) in " ".join(page.split())
+    assert f'<script src="../_static/live/{lop_live.SCRIPT}"></script>' in page
+    assert " ".join(lop_live.module("law").split()) in " ".join(page.split())
+    assert (book.html / "_static" / "live" / lop_live.SCRIPT).is_file()
     assert '<noscript><img src="../_static/live/law.svg" alt="A picture"></noscript>' in page
     assert (book.html / "_static" / "live" / "law.svg").is_file()
     assert page.count("More.") == 2 and "widget-state" not in page

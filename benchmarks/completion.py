@@ -11,7 +11,7 @@ from unittest import mock
 import common
 import torch
 
-from lop_utils import _finishing, completion, data
+from lop_utils import _finishing, completion
 from lop_utils.observed import ObservedEntries
 
 LEVEL, R, F64 = 1e-3, 10, {"dtype": torch.float64}
@@ -20,13 +20,13 @@ LEVEL, R, F64 = 1e-3, 10, {"dtype": torch.float64}
 def problem(d, over, condition, noise, generator):
     """Draw a matrix with entries of size 1 as two factors, and a sample of it."""
     sigma = torch.logspace(0, -torch.tensor(condition).log10().item(), R, **F64)
-    Phi = data.low_rank_target(d, d, sigma, generator=generator)
-    Phi /= Phi.square().mean().sqrt()
+    U, V = (torch.linalg.qr(torch.randn(d, R, generator=generator, **F64)).Q for _ in range(2))
+    U *= d * sigma / sigma.norm()
     n = round(over * R * (2 * d - R))
     places = torch.randperm(d * d, generator=generator)[:n].sort().values
     rows, cols = places // d, places % d
-    values = Phi[rows, cols] + noise * torch.randn(n, generator=generator, **F64)
-    return Phi, ObservedEntries(rows, cols, values, (d, d))
+    values = (U[rows] * V[cols]).sum(1) + noise * torch.randn(n, generator=generator, **F64)
+    return (U, V), ObservedEntries(rows, cols, values, (d, d))
 
 
 class Clock:
@@ -38,7 +38,10 @@ class Clock:
 
     def __call__(self, P, Qt):
         self.spent += time.process_time() - self.since
-        self.error = ((P @ Qt.T - self.Phi).norm() / self.Phi.norm()).item()
+        U, V = self.Phi
+        left, right = torch.cat([P, -U], 1), torch.cat([Qt, V], 1)
+        difference = torch.linalg.qr(left).R @ torch.linalg.qr(right).R.T
+        self.error = (difference.norm() / U.norm()).item()
         if self.error < LEVEL and self.reached is None:
             self.reached = self.spent
         self.since = time.process_time()

@@ -195,8 +195,9 @@ def grown(sample, test, most, start=None, lam=0.0, L=3) -> Finish | None:
         room = min(most, *sample.occur) - r
         if room < 1 or n <= r * (sum(sample.occur) - r) or (best and best.exact):
             break
-        U, s, V = sample.leading(R, most := min(most, *sample.occur))
-        new = min(int((s > _CLEAR * sample.leading(R * signs, most)[1][0]).sum()), room)
+        k = min(most + 5, *sample.occur)  # some to spare: the first ones are found more exactly
+        U, s, V = sample.leading(R, k)
+        new = min(int((s > _CLEAR * sample.leading(R * signs, k)[1][0]).sum()), room)
         if not new:
             break
         root = (s[:new] * sample.shape[0] * sample.shape[1] / n).sqrt()  # 1/p of them is seen

@@ -23,6 +23,7 @@ CONCERNS = [
     (r"tests/book/find_rules\.py", "tests/book/test_finding_bites.py tests/book/test_finding.py"),
     (r"tests/book/(browser|access|figure_page)\.py", "tests/book/test_browser.py"),
     (r"lop_utils/_(completing|finishing|starting)\.py", "tests/test_completion.py"),
+    (r"lop_utils/_effects\.py", "tests/test_observed.py tests/lop_book/test_ratings.py"),
     (r"lop_utils/_estimat(ed|ing)\.py", "tests/test_estimator.py"),
     (r"lop_utils/_peft_tuner\.py", "tests/test_peft_bridge.py"),
     (r"lop_utils/_(adapting|gradients)\.py", "tests/test_adapters.py tests/test_adaptive.py"),

@@ -109,7 +109,8 @@ def test_each_option_of_a_quiz_opens_and_its_formulas_are_markdown(html, colab, 
     markdown = MarkdownIt().use(dollarmath_plugin)
     text = "\n\n".join(texts(read(colab, name)))
     found = soup_of(markdown.render(text)).select("details")
-    options = soup(html / f"{name}.html").select("article details.option")
+    page = soup(html / f"{name}.html")
+    options = page.select("article details.option, article details.sd-dropdown")
     assert [words(option.summary) for option in found] == [words(o.summary) for o in options]
     assert [[words(p) for p in option.select("p")] for option in found] == [
         [words(p) for p in option.select("p")] for option in options

@@ -87,10 +87,10 @@ def make_slides(html, folder, site):
         link["href"] = urljoin(f"{site}{LECTURE}", link["href"])
     up = "../" * LECTURE.count("/")
     files = ["_static/favicon.svg", "_static/slides.css"]
-    for image in (image for slide in slides for image in slide.select("img")):
-        if not urlsplit(image["src"]).scheme:
-            image["src"] = image["src"].removeprefix(up)
-            files.append(image["src"])
+    for each in (each for slide in slides for each in slide.select("img, script[src]")):
+        if not urlsplit(each["src"]).scheme:
+            each["src"] = each["src"].removeprefix(up)
+            files.append(each["src"])
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(html / name, folder / name)
